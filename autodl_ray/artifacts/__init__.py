@@ -1,0 +1,28 @@
+"""The types that flow from stage to stage, and the store that keeps them."""
+
+from autodl_ray.artifacts.dataset import (
+    DatasetVersion,
+    Samples,
+    SealedSplit,
+    TestSamples,
+    TrainSamples,
+    ValSamples,
+)
+from autodl_ray.artifacts.manifest import Manifest, read_manifest
+from autodl_ray.artifacts.store import Artifact, ArtifactWriter, Store, open_artifact, write_atomic
+
+__all__ = [
+    "Artifact",
+    "ArtifactWriter",
+    "DatasetVersion",
+    "Manifest",
+    "Samples",
+    "SealedSplit",
+    "Store",
+    "TestSamples",
+    "TrainSamples",
+    "ValSamples",
+    "open_artifact",
+    "read_manifest",
+    "write_atomic",
+]

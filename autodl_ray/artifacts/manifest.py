@@ -1,0 +1,151 @@
+"""The record that makes a folder an artifact: what it is, from what it came, and the hash of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autodl_ray.errors import BundleError
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "FileRecord",
+    "Manifest",
+    "file_record",
+    "package_versions",
+    "read_manifest",
+]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+_PACKAGES = ("autodl_ray", "ray", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
+
+Kind = Literal["dataset", "features", "candidate", "sweep", "training", "evaluation", "bundle"]
+
+
+class FileRecord(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sha256: str
+    bytes: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """The last file that is written of an artifact; where it is, the artifact is whole.
+
+    Attributes:
+        schema_version: Of this record; a newer one is refused.
+        kind: What the artifact is.
+        id: sha256 over kind, spec digest, inputs, files and meta: equal content has an equal id.
+        spec_digest: Of the part of the spec that made it.
+        inputs: Name → id of the artifacts it was made from.
+        files: Relative path → hash and size.
+        packages: Versions that made it.
+        seed: Root seed.
+        meta: Small facts of this kind, as JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: int = SCHEMA_VERSION
+    kind: Kind
+    id: str
+    spec_digest: str
+    inputs: dict[str, str]
+    files: dict[str, FileRecord]
+    packages: dict[str, str]
+    seed: int
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        *,
+        kind: Kind,
+        spec_digest: str,
+        inputs: dict[str, str],
+        seed: int,
+        meta: dict[str, Any],
+    ) -> Manifest:
+        """Describe the files that lie in ``folder`` now."""
+        files = {
+            p.relative_to(folder).as_posix(): file_record(p)
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name != MANIFEST
+        }
+        content = {
+            "kind": kind,
+            "spec": spec_digest,
+            "inputs": inputs,
+            "files": {k: v.sha256 for k, v in files.items()},
+            "meta": meta,
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        return cls(
+            kind=kind,
+            id=digest[:32],
+            spec_digest=spec_digest,
+            inputs=inputs,
+            files=files,
+            packages=package_versions(),
+            seed=seed,
+            meta=meta,
+        )
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def file_record(path: Path) -> FileRecord:
+    """Hash one file."""
+    with path.open("rb") as stream:
+        return FileRecord(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that decide a result."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_manifest(text: str, where: str) -> Manifest:
+    """Parse a manifest.
+
+    Raises:
+        BundleError: It is damaged, or of a newer schema than this version reads.
+    """
+    try:
+        document = json.loads(text)
+        version = document["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            "The manifest is damaged.", seen=f"{where}: {error}", hint="make the artifact again"
+        ) from error
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise BundleError(
+            "The artifact is of a newer schema than this version reads.",
+            seen=f"{where}: schema_version {version}",
+            accepted=f"schema_version up to {SCHEMA_VERSION}",
+            hint="upgrade autodl_ray",
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        raise BundleError(
+            "The manifest is damaged.",
+            seen=f"{where}: {error.errors()[0]['msg']}",
+            hint="make the artifact again",
+        ) from error

@@ -1,0 +1,1 @@
+"""What differs by task: targets, scores and the decoding of outputs."""
