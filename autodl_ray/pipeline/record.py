@@ -1,0 +1,145 @@
+"""The record of a run: which spec, on which data, how much time was spent, which decisions were taken."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autodl_ray.artifacts import write_atomic
+from autodl_ray.errors import StoreError
+from autodl_ray.pipeline.planner import Action
+from autodl_ray.spec import ExperimentSpec, difference
+
+__all__ = ["RunRecord"]
+
+_HEARTBEAT_S = 2.0
+
+
+class RunRecord:
+    """The file ``run.json`` of a run, and the lock that keeps a second driver out.
+
+    Args:
+        folder: Working folder of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "run.json"
+        self._lock_file = folder / ".lock"
+        self._data: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._guard = threading.Lock()
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that all attempts so far have taken."""
+        return float(self._data.get("spent_s", 0.0))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run came to its end."""
+        return self._data.get("status") == "done"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no attempt was made before."""
+        return not self._data
+
+    def begin(self, spec: ExperimentSpec, dataset_id: str) -> None:
+        """Write down what is run; refuse another spec or other data under the same name.
+
+        The budget may differ: it says how long, not what.
+
+        Raises:
+            StoreError: The name belongs to a run with another spec or other data; the difference is shown.
+        """
+        wanted = spec.model_dump(mode="json")
+        if self._data:
+            rows = difference(_identity(self._data["spec"]), _identity(wanted))
+            if self._data["dataset"] != dataset_id:
+                rows.append(f"data (content, labels or splits): {self._data['dataset']} → {dataset_id}")
+            if rows:
+                raise StoreError(
+                    "A different run has this name:\n" + "\n".join(f"  - {row}" for row in rows),
+                    seen=str(self._file.parent),
+                    hint="give it another name with --name, or run the earlier line again to resume it",
+                )
+        if self.is_done and wanted["budget_s"] > self._data["spec"]["budget_s"]:
+            self._data.pop("decisions", None)  # more time was given: search and train on
+        self._save(spec=wanted, dataset=dataset_id, status="running")
+
+    def action(self, step: int) -> dict[str, Any] | None:
+        """Return the action that an earlier attempt took at ``step``; a resumed run takes the same one."""
+        rows = self._data.get("decisions", [])
+        return rows[step] if step < len(rows) else None
+
+    def decided(self, step: int, action: Action) -> None:
+        """Keep the action taken at ``step``."""
+        rows = [*self._data.get("decisions", [])[:step], action.to_json()]
+        self._save(decisions=rows)
+
+    def fact(self, name: str) -> Any:
+        """Return a fact that was noted, or None."""
+        return self._data.get("facts", {}).get(name)
+
+    def note(self, **facts: Any) -> None:
+        """Note facts such as measured speeds."""
+        self._save(facts={**self._data.get("facts", {}), **facts})
+
+    def end(self, status: str) -> None:
+        """Write how this attempt ended: ``done``, ``interrupted`` or ``failed``."""
+        self._save(status=status)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Hold the run for this process and count its seconds, also when it is killed.
+
+        Raises:
+            StoreError: Another process works on the run.
+        """
+        with self._lock_file.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise StoreError(
+                    "Another process works on this run.",
+                    seen=f"process {lock.read().strip() or '?'} holds {self._lock_file.parent}",
+                    hint="wait for it, stop it, or give another --name",
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            stop = threading.Event()
+            clock = threading.Thread(target=self._count, args=(stop, self.spent_s), daemon=True)
+            clock.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                clock.join()
+
+    def _count(self, stop: threading.Event, before: float) -> None:
+        started = time.monotonic()
+        while not stop.wait(_HEARTBEAT_S):
+            if self._data:
+                self._save(spent_s=before + time.monotonic() - started)
+        if self._data:
+            self._save(spent_s=before + time.monotonic() - started)
+
+    def _save(self, **changes: Any) -> None:
+        with self._guard:
+            self._data.update(changes)
+            write_atomic(self._file, json.dumps(self._data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _identity(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a spec this spec: not its name, its budget or how the model is served."""
+    left_out = ("name", "budget_s", "serve")
+    kept = {k: v for k, v in spec.items() if k not in left_out}
+    return {**kept, "data": {**kept["data"], "path": Path(kept["data"]["path"]).name}}
