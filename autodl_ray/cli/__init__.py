@@ -1,1 +1,81 @@
-"""cli"""
+"""The command line: one thin file a verb; errors are a few lines and come last."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from autodl_ray.errors import AutoDLError
+
+__all__ = ["app", "main"]
+
+
+def app() -> Any:
+    """Build the command line application (typer)."""
+    import typer
+
+    from autodl_ray.cli import models, predict, run, serve, spec
+
+    cli = typer.Typer(
+        name="autodl",
+        help="From a folder of photos to a tuned, honestly evaluated, quantized model behind an HTTP endpoint.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    cli.callback()(_top)
+    cli.command(name="run")(run.run)
+    cli.command(name="predict")(predict.predict)
+    cli.command(name="serve")(serve.serve)
+    cli.command(name="models")(models.models)
+    cli.add_typer(spec.spec_app(), name="spec")
+    return cli
+
+
+def _top(version: bool = False) -> None:
+    """From a folder of photos to a tuned, honestly evaluated, quantized model behind an HTTP endpoint."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 unusable input, 130 stopped by Ctrl-C."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    import click
+
+    from autodl_ray.cli.console import Console
+
+    console = Console(
+        json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments
+    )
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        result = app()(arguments, standalone_mode=False, obj=console)
+        return result if isinstance(result, int) else 0
+    except AutoDLError as error:
+        _log_traceback()
+        console.error(str(error))
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        console.error(error.format_message())
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        console.error("stopped")
+        return 130
+    except Exception as error:
+        _log_traceback()
+        where = f"\n  log: {console.log_path}" if console.log_path else ""
+        console.error(f"{type(error).__name__}: {error}{where}\n  next: this is a bug; please report it with the log")
+        return 1
+
+
+def _log_traceback() -> None:
+    import logging
+
+    logging.getLogger("autodl_ray").exception("the command ended with an error")
