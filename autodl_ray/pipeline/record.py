@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -17,7 +18,7 @@ from autodl_ray.errors import StoreError
 from autodl_ray.pipeline.planner import Action
 from autodl_ray.spec import ExperimentSpec, difference
 
-__all__ = ["RunRecord"]
+__all__ = ["RunRecord", "identity_digest"]
 
 _HEARTBEAT_S = 2.0
 
@@ -59,6 +60,7 @@ class RunRecord:
             StoreError: The name belongs to a run with another spec or other data; the difference is shown.
         """
         wanted = spec.model_dump(mode="json")
+        status = self._data.get("status", "running")
         if self._data:
             rows = difference(_identity(self._data["spec"]), _identity(wanted))
             if self._data["dataset"] != dataset_id:
@@ -69,9 +71,9 @@ class RunRecord:
                     seen=str(self._file.parent),
                     hint="give it another name with --name, or run the earlier line again to resume it",
                 )
-        if self.is_done and wanted["budget_s"] > self._data["spec"]["budget_s"]:
-            self._data.pop("decisions", None)  # more time was given: search and train on
-        self._save(spec=wanted, dataset=dataset_id, status="running")
+            if wanted["budget_s"] > self._data["spec"]["budget_s"]:
+                status = "running"  # more time was given: go on
+        self._save(spec=wanted, dataset=dataset_id, status="done" if status == "done" else "running")
 
     def action(self, step: int) -> dict[str, Any] | None:
         """Return the action that an earlier attempt took at ``step``; a resumed run takes the same one."""
@@ -136,6 +138,12 @@ class RunRecord:
         with self._guard:
             self._data.update(changes)
             write_atomic(self._file, json.dumps(self._data, indent=1, ensure_ascii=False) + "\n")
+
+
+def identity_digest(spec: ExperimentSpec, dataset_id: str) -> str:
+    """Return a sha256 (hex) over what makes a run this run: its spec without name and budget, and its data."""
+    content = json.dumps([_identity(spec.model_dump(mode="json")), dataset_id], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _identity(spec: dict[str, Any]) -> dict[str, Any]:

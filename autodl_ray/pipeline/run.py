@@ -1,0 +1,187 @@
+"""The whole way, once: check → version → split → quick model → sweep → train → evaluate → export → bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from autodl_ray import data
+from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
+from autodl_ray.errors import AutoDLError, RunInterrupted, StageError
+from autodl_ray.pipeline.interrupt import interruptible
+from autodl_ray.pipeline.planner import Action, Observation, decide
+from autodl_ray.pipeline.record import RunRecord, identity_digest
+from autodl_ray.pipeline.result import LeaderboardRow, RunResult
+from autodl_ray.pipeline.steps import Run, choose_network, finish, quick_model, ranked, search
+from autodl_ray.runtime import Budget, Context, Progress, StopFlag
+from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
+from autodl_ray.spec import ExperimentSpec
+
+__all__ = ["run", "run_name"]
+
+_TRAIN_STEP_COST = 8.0
+"""A training step takes about this many times as long as onnxruntime's forward pass (lite0, 224 px, two cores)."""
+_STARTUP_S = 8.0
+"""Until a first trial trains: Ray's worker process starts and imports torch. Measured by each run after that."""
+
+
+def run(
+    spec: ExperimentSpec,
+    *,
+    store: Store,
+    progress: Progress,
+    started: float | None = None,
+    resume_line: str = "",
+) -> RunResult:
+    """Run an experiment to its end, or go on with it where an earlier attempt was stopped.
+
+    Args:
+        spec: What is wanted.
+        store: Where everything is kept.
+        progress: Where to report.
+        started: Unix time at which the budget began (default: now).
+        resume_line: Shown when the run is interrupted.
+
+    Returns:
+        What was delivered; ``interrupted`` when the user stopped it early.
+
+    Raises:
+        AutoDLError: By kind: see :mod:`autodl_ray.errors`.
+    """
+    stop = StopFlag(store.folder("logs") / f"stop-{os.getpid()}")
+    budget = Budget(spec.budget_s, started=started or time.time())
+    scout = Context(store, "", spec.seed, budget, progress, stop)
+    stop.clear()
+    with interruptible(stop, say=progress.say, kill_now=kill_ray_now):
+        try:
+            version = data.run(spec.data, context=scout)
+            name = run_name(spec, version)
+            record = RunRecord(store.folder(name))
+            with record.attempt():
+                record.begin(spec, version.id)
+                done = _look_up(record, store, name, version)
+                if done is not None:
+                    return done
+                budget = Budget(spec.budget_s, record.spent_s, budget.started)
+                context = Context(store, name, spec.seed, budget, progress, stop)
+                return _attempt(spec, version, record, context)
+        except RunInterrupted as error:
+            raise RunInterrupted(error.what, hint=f"resume: {resume_line}" if resume_line else error.hint) from error
+        finally:
+            stop_ray()
+
+
+def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
+    """Return the name of the run: the one given, or the folder's name with a digest of spec and data.
+
+    Example:
+        ``photos-3f2a1c``: the same line on the same pictures has the same name, and so resumes.
+    """
+    if spec.name:
+        return spec.name
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(spec.data.path).resolve().name).strip("-").lower()[:20]
+    return f"{slug or 'run'}-{identity_digest(spec, version.id)[:6]}"
+
+
+def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
+    state = Run(spec, context, version, choose_network(spec, version))
+    start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
+    quick_model(state)
+    context.progress.say(f"first bundle after {context.budget.spent_s():.0f} s: {context.key('bundle')}")
+    try:
+        action = _search_and_train(state, record)
+        bundle, report, winner = finish(state, action)
+    except AutoDLError:
+        record.end("failed")
+        raise
+    interrupted = context.stop.is_set()
+    board = ranked(state.rows)
+    write_atomic(
+        context.folder / "leaderboard.json", json.dumps([r.to_json() for r in board], indent=1, default=str) + "\n"
+    )
+    record.note(winner=winner.row.source)
+    record.end("interrupted" if interrupted else "done")
+    return RunResult(
+        name=context.run,
+        folder=context.folder,
+        dataset_id=version.id,
+        bundle=bundle,
+        report=report,
+        leaderboard=tuple(board),
+        winner=winner.row.source,
+        seconds=context.budget.spent_s(),
+        interrupted=interrupted,
+    )
+
+
+def _search_and_train(state: Run, record: RunRecord) -> Action:
+    """Take one action after the other until nothing is left but to finish."""
+    swept = trained = False
+    trial_epochs = 0
+    trainings = 0
+    for step in range(100):
+        seen = observe(state, swept=swept, trained=trained, trial_epochs=trial_epochs)
+        earlier = record.action(step)
+        action = Action(**earlier) if earlier is not None and not seen.stopping else decide(seen)
+        if action.kind == "finish" or seen.stopping:
+            return action
+        if earlier is None:
+            record.decided(step, action)
+        state.context.progress.say(f"{action.kind}: {action.reason}")
+        if action.kind == "sweep":
+            search(state, action, key="sweep", startup_s=_STARTUP_S)
+            swept, trial_epochs = True, action.epochs
+        else:
+            trainings += 1
+            search(state, action, key="train" if trainings == 1 else f"train{trainings}", startup_s=_STARTUP_S)
+            trained = True
+    raise StageError("The plan of the run does not end.", hint="this is a bug; please report it")
+
+
+def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Observation:
+    """Gather what the planner looks at."""
+    spec, version, speeds = state.spec, state.version, state.speeds
+    infer_per_s = speeds.get("infer_per_s", 100.0)
+    epochs = spec.train.epochs
+    return Observation(
+        left_s=state.context.budget.left_s(),
+        num_train=len(version.train),
+        num_val=len(version.val),
+        num_test=version.test.size,
+        infer_per_s=infer_per_s,
+        train_per_s=speeds.get("train_per_s", infer_per_s / _TRAIN_STEP_COST),
+        startup_s=_STARTUP_S,
+        export_s=speeds.get("export_s", 10.0),
+        full_epochs=state.network.entry.epochs if epochs == "auto" else epochs,
+        wanted_trials=spec.tune.num_samples,
+        wanted_trial_epochs=spec.tune.epochs,
+        with_int8=spec.export.int8 == "auto",
+        calibration=spec.export.calibration,
+        swept=swept,
+        trial_epochs=trial_epochs,
+        trained=trained,
+        stopping=state.context.stop.is_set(),
+    )
+
+
+def _look_up(record: RunRecord, store: Store, name: str, version: DatasetVersion) -> RunResult | None:
+    """Return the result of a run that is done; None when there is something left to do."""
+    bundle, report = store.find(f"{name}/bundle"), store.find(f"{name}/report")
+    if not record.is_done or bundle is None or report is None:
+        return None
+    folder = store.folder(name)
+    rows = json.loads((folder / "leaderboard.json").read_text())
+    return RunResult(
+        name=name,
+        folder=folder,
+        dataset_id=version.id,
+        bundle=bundle,
+        report=report,
+        leaderboard=tuple(LeaderboardRow(**row) for row in rows),
+        winner=record.fact("winner"),
+        seconds=record.spent_s,
+        repeated=True,
+    )
