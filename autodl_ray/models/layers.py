@@ -1,0 +1,83 @@
+"""The layers that are ours: the small network, and convolutions whose TensorFlow padding is fixed once."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PaddedConv2d", "SmallCNN", "fix_same_padding"]
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions with batch norm; the resolution is halved after the first and the second.
+
+    Args:
+        width: Channels of the first convolution; the third has four times as many.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_conv(3, width), nn.MaxPool2d(2), *_conv(width, 2 * width), nn.MaxPool2d(2), *_conv(2 * width, 4 * width)
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, S, S) float to (N, 4 · width) features."""
+        return cast(Tensor, self.pool(self.features(x)).flatten(1))
+
+
+def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution with its own padding a side: (left, right, top, bottom), constant in an exported graph."""
+
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad with zeros, then convolve."""
+        padded = F.pad(input, self.pads)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def fix_same_padding(network: nn.Module, image_size: int) -> None:
+    """Replace timm's ``Conv2dSame``, which computes its padding anew from every input, by :class:`PaddedConv2d`.
+
+    The computed padding becomes some 300 shape nodes in an exported graph, which then runs at about half the
+    speed. The fixed padding is right for ``image_size``, and for every other size too when both are multiples
+    of 32 (each of the five halvings then meets an even side).
+    """
+    same = [m for m in network.modules() if type(m).__name__ == "Conv2dSame"]
+    sizes = _input_sizes(network, same, image_size)
+    for module in same:
+        conv = cast(nn.Conv2d, module)
+        left, right = _same_pad(sizes[conv], kernel=int(conv.kernel_size[0]), stride=int(conv.stride[0]))
+        conv.__class__ = PaddedConv2d
+        cast(PaddedConv2d, conv).pads = (left, right, left, right)
+
+
+def _same_pad(size: int, *, kernel: int, stride: int) -> tuple[int, int]:
+    total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+    return total // 2, total - total // 2
+
+
+def _input_sizes(network: nn.Module, watched: list[nn.Module], image_size: int) -> dict[nn.Module, int]:
+    sizes: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        sizes[module] = int(args[0].shape[-1])
+
+    hooks = [m.register_forward_pre_hook(note) for m in watched]
+    training = network.training
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, image_size, image_size))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return sizes
