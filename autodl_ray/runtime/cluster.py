@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -196,10 +197,21 @@ def _start(store: Path | None, options: dict[str, Any]) -> ClusterInfo:
     _ray.folder = folder = ray_folder(store)
     for name, value in {**_QUIET, **_LOCAL_ONLY}.items():
         os.environ.setdefault(name, value)
+    _tell_imported_ray()
     ensure_token(folder)
     _connect(address="local", _temp_dir=str(folder), _node_ip_address="127.0.0.1", **options)
     _ray.guard = _start_guard(_own_processes())
     return _info(local=True, folder=folder)
+
+
+def _tell_imported_ray() -> None:
+    """Hand the settings on to a Ray that other code has imported already: it read them at its import."""
+    if "ray" in sys.modules:
+        from ray._private import ray_constants
+        from ray._raylet import Config
+
+        ray_constants.ENABLE_RAY_CLUSTER = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+        Config.initialize("")
 
 
 def _start_guard(processes: list[psutil.Process]) -> subprocess.Popen[bytes]:

@@ -1,0 +1,138 @@
+"""`autodl serve`: bundles behind HTTP, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autodl_ray.cli.console import Console
+from autodl_ray.errors import SpecError
+
+if TYPE_CHECKING:
+    from autodl_ray.serve.service import Service
+    from autodl_ray.spec import ServeSpec
+
+__all__ = ["serve"]
+
+
+def serve(
+    context: typer.Context,
+    bundles: Annotated[
+        list[str],
+        typer.Argument(help="Bundle folders, or NAME=FOLDER; the first answers /predict.", show_default=False),
+    ],
+    port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: the bundle's, 8000]")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; other than loopback only with a key.  [default: 127.0.0.1]"),
+    ] = None,
+    num_replicas: Annotated[int | None, typer.Option(help="Exactly this many replicas.")] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.  [default: 1]")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Replicas under load.  [default: 2]")] = None,
+    num_threads: Annotated[int | None, typer.Option(help="Threads of one replica.  [default: 1]")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key (or $AUTODL_API_KEY): asked for as a bearer token.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries print.")] = False,
+) -> None:
+    """Serve one or several bundles over HTTP, with a page to try them, until Ctrl-C.
+
+    Examples:
+
+        autodl serve runs/photos/bundle
+
+        autodl serve cats=runs/a/bundle dogs=runs/b/bundle --port 9000 --max-replicas 4
+
+        curl --data-binary @a.jpg http://127.0.0.1:8000/predict
+    """
+    from autodl_ray.serve.app import read_api_key
+    from autodl_ray.serve.bundles import check_bundles
+    from autodl_ray.serve.service import start, stop
+
+    console: Console = context.obj
+    wanted = {"host": host, "port": port, "num_threads": num_threads}
+    replicas = {"num": num_replicas, "min": min_replicas, "max": max_replicas}
+    spec = _settings(check_bundles(bundles)[0].settings, {**wanted, **_replicas(replicas)})
+    key = read_api_key(api_key_file)
+    log = Path(tempfile.gettempdir()) / f"autodl-serve-{os.getpid()}.log"
+    console.log_to(log)
+    signals = _Signals()
+    service = start(bundles, spec, api_key=key, say=lambda line: console.print(f"  starting {line} …"))
+    signals.ready = True
+    _print(service, console, with_key=key is not None)
+    while not signals.stop.wait(1.0):
+        pass
+    console.print("  stopping …")
+    stop()
+    console.print("stopped")
+    log.unlink(missing_ok=True)
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM: before the service is ready they abort, then they ask for the stop, the second time now."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.ready:
+            raise KeyboardInterrupt
+        if self.stop.is_set():
+            from autodl_ray.runtime.cluster import kill_ray_now
+
+            kill_ray_now()
+            os._exit(130)
+        self.stop.set()
+
+
+def _replicas(given: dict[str, int | None]) -> dict[str, int | None]:
+    """Turn ``--num-replicas`` into a minimum and a maximum."""
+    if given["num"] is None:
+        return {"min_replicas": given["min"], "max_replicas": given["max"]}
+    if given["min"] is not None or given["max"] is not None:
+        raise SpecError("--num-replicas stands alone.", hint="use --min-replicas and --max-replicas for a range")
+    return {"min_replicas": given["num"], "max_replicas": given["num"]}
+
+
+def _settings(carried: dict[str, object] | None, options: dict[str, Any]) -> ServeSpec:
+    """Lay the options over the settings that the bundle carries; one bound of the replicas moves the other."""
+    from pydantic import ValidationError
+
+    from autodl_ray.spec import ServeSpec
+
+    given = {name: value for name, value in options.items() if value is not None}
+    values: dict[str, Any] = {**ServeSpec().model_dump(), **(carried or {}), **given}
+    if "max_replicas" not in given:
+        values["max_replicas"] = max(values["max_replicas"], values["min_replicas"])
+    if "min_replicas" not in given:
+        values["min_replicas"] = min(values["max_replicas"], values["min_replicas"])
+    try:
+        return ServeSpec.model_validate(values)
+    except ValidationError as error:
+        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SpecError("The settings of the service are not valid.", seen="; ".join(reasons)) from error
+
+
+def _print(service: Service, console: Console, *, with_key: bool) -> None:
+    models = [
+        {"name": b.name, "version": b.version, "classes": len(b.classes), "bundle": str(b.folder)}
+        for b in service.bundles
+    ]
+    console.result({"url": service.url, "models": models, "pid": os.getpid(), "replicas": service.plan.line})
+    key = ' -H "Authorization: Bearer KEY"' if with_key else ""
+    for model in models:
+        console.print(f"  {model['name']} {model['version']}, {model['classes']} classes")
+    console.print(f"serving at {service.url} after {service.seconds:.1f} s; Ctrl-C stops it")
+    console.print(f"  page: {service.url}/")
+    console.print(f"  curl{key} --data-binary @a.jpg {service.url}/predict")
