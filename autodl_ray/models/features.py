@@ -19,6 +19,7 @@ import numpy.typing as npt
 from autodl_ray.artifacts import Artifact, Samples
 from autodl_ray.errors import RunInterrupted, StageError
 from autodl_ray.images import Preprocess, decode_image
+from autodl_ray.models.graph import fold_constants, fold_pads
 from autodl_ray.models.preprocess import normalize, preprocess_uint8
 from autodl_ray.models.weights import weights_tag
 from autodl_ray.models.zoo import ZooEntry
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["frozen_features"]
 
-_CHUNK = 16
-"""Pictures a call of onnxruntime: larger ones leave the cache, smaller ones pay more for the call."""
-
-_VERSION = 1  # of the exported graph; another number makes everything anew
+_CHUNK = 16  # pictures a task of the pool
+_CALL = 2  # pictures a call of onnxruntime: its tensors then stay in the cache (a quarter faster than 16)
+_VERSION = 2  # of the exported graph; another number makes everything anew
 
 Features = npt.NDArray[np.float32]
 
@@ -112,9 +112,10 @@ def _exported(entry: ZooEntry, *, weights: str, preprocess: Preprocess, digest: 
 def _export(backbone: nn.Module, preprocess: Preprocess, path: Path) -> None:
     """Write the graph: ``image`` uint8 (N, S, S, 3) → ``features`` float32 (N, D).
 
-    The tracing exporter takes 0.4 s where the newer one takes 6; with a fixed padding (see layers.py) both graphs
-    run equally fast.
+    The tracing exporter takes 0.4 s where the newer one takes 6; with the padding fixed (layers.py) and folded
+    (graph.py) both graphs run equally fast.
     """
+    import onnx
     import torch
     from torch import Tensor, nn
 
@@ -140,6 +141,10 @@ def _export(backbone: nn.Module, preprocess: Preprocess, path: Path) -> None:
             dynamic_axes={"image": {0: "n"}, "features": {0: "n"}},
             opset_version=18,
         )
+    fold_constants(path)
+    graph = onnx.load(path)
+    fold_pads(graph)
+    onnx.save(graph, path)
 
 
 def _compute(graph: Artifact, *, samples: Samples, preprocess: Preprocess, split: str, context: Context) -> Features:
@@ -155,7 +160,8 @@ def _compute(graph: Artifact, *, samples: Samples, preprocess: Preprocess, split
         if stop.is_set():
             return start, np.empty((0, 0), dtype=np.float32)
         images = [preprocess_uint8(decode_image(samples.read(i)), preprocess) for i in positions]
-        return start, run(np.stack(images))
+        calls = [run(np.stack(images[i : i + _CALL])) for i in range(0, len(images), _CALL)]
+        return start, np.concatenate(calls)
 
     with ThreadPoolExecutor(threads) as pool, context.progress.stage(f"features ({split})", len(samples)) as bar:
         try:
