@@ -1,0 +1,162 @@
+"""report.html: the report as one page that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autodl_ray.evaluate import figures
+from autodl_ray.evaluate.report import EvaluationReport
+from autodl_ray.evaluate.tables import Mistake
+
+__all__ = ["render_html"]
+
+_MAX_ROWS = 100
+_OWN_DATASET_KEYS = ("id", "name", "train", "val", "test", "skipped", "train_counts", "classes", "num_classes")
+_OWN_MODEL_KEYS = ("name", "version", "source", "id")
+
+
+def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]], num_mistakes: int) -> str:
+    """Return the page.
+
+    Args:
+        report: What was measured.
+        worst: Mistakes with the data URI of their picture, worst first.
+        num_mistakes: How many there are in all.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=_percent, value=_value, label=_label, size=_size)
+    source = importlib.resources.files("autodl_ray.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
+    scores = report.scores
+    return environment.from_string(source).render(
+        r=report,
+        s=scores,
+        worst=worst,
+        num_mistakes=num_mistakes,
+        accuracy_figure=figures.interval_svg(scores.accuracy, scores.baseline.accuracy),
+        f1_figure=figures.interval_svg(scores.macro_f1, None),
+        confusion=figures.confusion_svg(scores.confusion_matrix, scores.classes),
+        reliability=figures.reliability_svg(scores.calibration),
+        curve_figures=_curves(report.curves),
+        leaderboard=_table(report.leaderboard[:_MAX_ROWS]),
+        int8=_int8(report),
+        model_facts={k: v for k, v in report.model.items() if k not in _OWN_MODEL_KEYS},
+        dataset_facts={k: v for k, v in report.dataset.items() if k not in _OWN_DATASET_KEYS},
+        made_facts={k: v for k, v in report.made.items() if k not in ("packages", "judged_file")},
+        confidence_note=_confidence_note(report),
+        fewer_mistakes=_fewer_mistakes(report),
+    )
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    both = (
+        figures.curves_svg(rows, {"accuracy": "validation accuracy", "macro_f1": "macro-F1"}, label="scores by epoch"),
+        figures.curves_svg(rows, {"loss": "validation loss", "train_loss": "training loss"}, label="loss by epoch"),
+    )
+    return [figure for figure in both if figure is not None]
+
+
+def _confidence_note(report: EvaluationReport) -> str:
+    scores = report.scores
+    mean = sum(b.count * b.confidence for b in scores.calibration) / scores.num_images
+    gap = mean - scores.accuracy.value
+    if abs(gap) < 0.02:
+        return f"On average it says {mean:.0%} and is right {scores.accuracy.value:.0%} of the time: well matched."
+    word, meaning = (
+        ("over-confident", "a high probability promises too much")
+        if gap > 0
+        else ("under-confident", "it is right more often than it says")
+    )
+    return f"On average it says {mean:.0%} and is right {scores.accuracy.value:.0%} of the time: {word}, {meaning}."
+
+
+def _fewer_mistakes(report: EvaluationReport) -> float | None:
+    """Share of the baseline's mistakes that the model does not make; None when it is no better."""
+    baseline = 1 - report.scores.baseline.accuracy
+    mine = 1 - report.scores.accuracy.value
+    return 1 - mine / baseline if baseline > 0 and mine < baseline else None
+
+
+def _int8(report: EvaluationReport) -> dict[str, Any] | None:
+    """Rows FP32 against INT8: what the export measured, and the scores on the test split where both were judged."""
+    facts = dict(report.int8 or {})
+    columns: dict[str, dict[str, Any]] = {
+        name: dict(facts.pop(name)) for name in ("fp32", "int8") if isinstance(facts.get(name), Mapping)
+    }
+    judged = str(report.made["judged_file"])
+    variants = {v.name: v for v in report.variants}
+    if "int8" in variants:
+        variant = variants["int8"]
+        columns.setdefault(judged, {}).update(
+            test_accuracy=report.scores.accuracy.value,
+            test_macro_f1=report.scores.macro_f1.value,
+            test_images_per_s=report.images_per_s,
+        )
+        columns.setdefault("int8", {}).update(
+            test_accuracy=variant.accuracy,
+            test_macro_f1=variant.macro_f1,
+            test_images_per_s=variant.images_per_s,
+            same_answer=variant.same_answer,
+        )
+    if not facts and not columns:
+        return None
+    keys = list(dict.fromkeys(k for column in columns.values() for k in column))
+    rows = [(key, [columns[name].get(key) for name in columns]) for key in keys]
+    return {"names": list(columns), "rows": rows, "facts": facts}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    columns = [key for key in dict.fromkeys(k for row in rows for k in row) if key != "chosen"]
+    return {
+        "columns": columns,
+        "rows": [{"chosen": bool(row.get("chosen")), "cells": [row.get(c) for c in columns]} for row in rows],
+    }
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    shown = f"{100 * share:.{digits}f}"
+    return f"{shown} %"
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e6:.1f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
+
+
+def _label(key: object) -> str:
+    return str(key).replace("_", " ")
+
+
+def _value(value: object, key: object = "") -> str:
+    """Show one value as a person reads it; the key decides the unit (shares, bytes, rates)."""
+    name = str(key)
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(value, name)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_label(k)} {_value(v, k)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(v, key) for v in value)
+    return str(value)
+
+
+def _number(value: int | float, name: str) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if "bytes" in name:
+        return _size(value)
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 and "seed" not in name else str(value)
+    if ("accuracy" in name or "f1" in name or name in ("same_answer", "agreement")) and 0 <= value <= 1:
+        return _percent(value)
+    if name.endswith("_per_s") or name.endswith("_s") or "seconds" in name:
+        return f"{value:,.1f}"
+    return f"{value:.4g}"
