@@ -145,8 +145,9 @@ def reliability_svg(bins: Sequence[CalibrationBin]) -> Markup:
         parts.append(_el("rect", title, x=x, y=top + side - tall, width=width, height=max(tall, 1.0), rx=2,
                          fill="var(--blue)", fill_opacity=0.55))  # fmt: skip
         gap_top = top + side * (1 - max(b.confidence, b.accuracy))
-        parts.append(_el("rect", x=x, y=gap_top, width=width, height=side * abs(b.confidence - b.accuracy),
-                         fill="var(--red)", fill_opacity=0.28))  # fmt: skip
+        parts.append(_el("rect", x=x + 0.6, y=gap_top, width=width - 1.2,
+                         height=max(side * abs(b.confidence - b.accuracy), 0.6), rx=1.5, fill="none",
+                         stroke="var(--red)", stroke_width=1.3))  # fmt: skip
         bar = low * b.count / largest
         parts.append(_el("rect", x=x, y=top + side + 8 + low - bar, width=width, height=max(bar, 1.0), rx=1,
                          fill="var(--soft)", fill_opacity=0.5))  # fmt: skip

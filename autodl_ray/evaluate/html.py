@@ -14,7 +14,7 @@ from autodl_ray.evaluate.tables import Mistake
 __all__ = ["render_html"]
 
 _MAX_ROWS = 100
-_OWN_DATASET_KEYS = ("id", "name", "train", "val", "test", "skipped", "train_counts", "classes", "num_classes")
+_OWN_DATASET_KEYS = ("id", "name", "train", "val", "test", "skipped", "classes", "num_classes")
 _OWN_MODEL_KEYS = ("name", "version", "source", "id")
 
 
@@ -42,7 +42,7 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         confusion=figures.confusion_svg(scores.confusion_matrix, scores.classes),
         reliability=figures.reliability_svg(scores.calibration),
         curve_figures=_curves(report.curves),
-        leaderboard=_table(report.leaderboard[:_MAX_ROWS]),
+        leaderboard=_table(report.leaderboard[:_MAX_ROWS], source=report.model.get("source")),
         int8=_int8(report),
         model_facts={k: v for k, v in report.model.items() if k not in _OWN_MODEL_KEYS},
         dataset_facts={k: v for k, v in report.dataset.items() if k not in _OWN_DATASET_KEYS},
@@ -109,13 +109,18 @@ def _int8(report: EvaluationReport) -> dict[str, Any] | None:
     return {"names": list(columns), "rows": rows, "facts": facts}
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _table(rows: Sequence[Mapping[str, Any]], *, source: object) -> dict[str, Any] | None:
+    """Columns and cells; the row of the judged model is marked by ``chosen``, or by its ``source``."""
     if not rows:
         return None
+    chosen = [bool(row.get("chosen")) or (source is not None and row.get("source") == source) for row in rows]
     columns = [key for key in dict.fromkeys(k for row in rows for k in row) if key != "chosen"]
     return {
         "columns": columns,
-        "rows": [{"chosen": bool(row.get("chosen")), "cells": [row.get(c) for c in columns]} for row in rows],
+        "rows": [
+            {"chosen": is_chosen, "cells": [row.get(c) for c in columns]}
+            for row, is_chosen in zip(rows, chosen, strict=True)
+        ],
     }
 
 
@@ -142,10 +147,15 @@ def _value(value: object, key: object = "") -> str:
     if isinstance(value, int | float):
         return _number(value, name)
     if isinstance(value, Mapping):
-        return ", ".join(f"{_label(k)} {_value(v, k)}" for k, v in value.items())
+        return _joined([f"{_label(k)} {_value(v, k)}" for k, v in value.items()])
     if isinstance(value, list | tuple):
-        return ", ".join(_value(v, key) for v in value)
+        return _joined([_value(v, key) for v in value])
     return str(value)
+
+
+def _joined(parts: Sequence[str], limit: int = 12) -> str:
+    more = f" … ({len(parts)} in all)" if len(parts) > limit else ""
+    return (", ".join(parts[:limit]) or "–") + more
 
 
 def _number(value: int | float, name: str) -> str:

@@ -36,7 +36,8 @@ class EvaluateInputs:
     Attributes:
         predict: The exported model: decoded pictures → (N, C) float32 probabilities.
         samples: The opened test split.
-        model: ``name``, ``version``, ``source``, and ``id`` of the candidate; other entries are shown as they are.
+        candidate_id: Id of the artifact that holds the exported file; "" when it is not in a store.
+        model: ``name``, ``version``, ``source``; other entries are shown as they are.
         dataset: ``id``, ``name``, sizes ``train``, ``val``, ``test``, ``skipped`` (pictures left out when the
             version was made), ``train_counts`` (class → pictures; for the baseline); others are shown as they are.
         leaderboard: Rows of the search, best first; a row with ``chosen: true`` is marked.
@@ -45,7 +46,8 @@ class EvaluateInputs:
             "int8": {…}}``.
         int8_predict: The INT8 file, judged on the same pictures when given.
         openings: Who opened the test split, when and what for (rows of :meth:`SealedSplit.open`'s record).
-        made: How the model was made: run, spec digest, seconds and the like.
+        spec_digest: Of the whole experiment.
+        made: How else the model was made: command, seconds and the like.
         judged: Which file ``predict`` is: its name in the report.
     """
 
@@ -53,11 +55,13 @@ class EvaluateInputs:
     samples: TestSamples
     model: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    candidate_id: str = ""
     leaderboard: Sequence[Mapping[str, Any]] = ()
     curves: Sequence[Mapping[str, Any]] = ()
     int8: Mapping[str, Any] | None = None
     int8_predict: Predict | None = None
     openings: Sequence[Mapping[str, Any]] = ()
+    spec_digest: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
     judged: str = _JUDGED
 
@@ -80,10 +84,10 @@ def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", cont
         StageError: No test picture is readable or the model failed.
         StoreError: The report could not be written.
     """
-    ids = {name: str(facts["id"]) for name, facts in _parents(inputs) if "id" in facts}
+    parents = {"candidate": inputs.candidate_id, "dataset": str(inputs.dataset.get("id", ""))}
     facts = _facts_digest(inputs)
     kept = context.store.find(context.key(key))
-    if kept is not None and len(ids) == 2 and _is_same(kept, spec, ids, facts, context.seed):
+    if kept is not None and all(parents.values()) and _is_same(kept, spec, parents, facts, context.seed):
         return kept
     begin = time.perf_counter()
     answers = _answers(inputs, context)
@@ -93,7 +97,7 @@ def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", cont
         context.key(key),
         kind="evaluation",
         spec_digest=spec_digest(spec),
-        inputs=ids,
+        inputs={name: parent for name, parent in parents.items() if parent},
         seed=context.seed,
         meta={**_meta(report), "facts": facts},
     ) as writer:
@@ -104,10 +108,6 @@ def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", cont
     return written
 
 
-def _parents(inputs: EvaluateInputs) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    return ("model", inputs.model), ("dataset", inputs.dataset)
-
-
 def _facts_digest(inputs: EvaluateInputs) -> str:
     """Hash of what is shown beside the scores; ``made`` is left out, as its seconds differ in every attempt."""
     shown = [inputs.model, inputs.dataset, inputs.leaderboard, inputs.curves, inputs.int8, inputs.judged]
@@ -115,9 +115,9 @@ def _facts_digest(inputs: EvaluateInputs) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _is_same(kept: Artifact, spec: EvaluateSpec, ids: dict[str, str], facts: str, seed: int) -> bool:
+def _is_same(kept: Artifact, spec: EvaluateSpec, parents: dict[str, str], facts: str, seed: int) -> bool:
     record = kept.manifest
-    same = record.spec_digest == spec_digest(spec) and record.inputs == ids and record.seed == seed
+    same = record.spec_digest == spec_digest(spec) and record.inputs == parents and record.seed == seed
     return same and kept.meta.get("facts") == facts
 
 
@@ -151,7 +151,7 @@ def _report(
     *,
     seconds: float,
 ) -> EvaluationReport:
-    made = {"run": context.run, "seed": context.seed, **_jsonable(inputs.made), "packages": package_versions()}
+    made = {"run": context.run, "seed": context.seed, "spec_digest": inputs.spec_digest, **_jsonable(inputs.made)}
     return EvaluationReport(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         confidence=spec.confidence,
@@ -160,13 +160,13 @@ def _report(
         seconds=round(seconds, 3),
         skipped=skipped_rows(answers.unreadable),
         variants=tuple(_variant(n, answers, inputs) for n in answers.probabilities if n != inputs.judged),
-        model=_jsonable(inputs.model),
+        model={**_jsonable(inputs.model), "id": inputs.candidate_id},
         dataset=_jsonable(inputs.dataset),
         int8=None if inputs.int8 is None else _jsonable(inputs.int8),
         leaderboard=tuple(_jsonable(row) for row in inputs.leaderboard),
         curves=tuple(_jsonable(row) for row in inputs.curves),
         openings=tuple(_jsonable(row) for row in inputs.openings),
-        made={**made, "judged_file": inputs.judged},
+        made={**made, "judged_file": inputs.judged, "packages": package_versions()},
     )
 
 

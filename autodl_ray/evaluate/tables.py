@@ -63,7 +63,7 @@ def find_mistakes(
             probability=float(probabilities[i, predicted[i]]),
             probability_of_true=float(probabilities[i, labels[i]]),
         )
-        for i in np.flatnonzero(predicted != labels)
+        for i in np.flatnonzero(predicted != labels).tolist()
     ]
     return sorted(rows, key=lambda row: (row.probability_of_true, -row.probability, row.path))
 
