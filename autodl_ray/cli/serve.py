@@ -53,9 +53,9 @@ def serve(
 
         curl --data-binary @a.jpg http://127.0.0.1:8000/predict
     """
-    from autodl_ray.serve.app import read_api_key
     from autodl_ray.serve.bundles import check_bundles
     from autodl_ray.serve.service import start, stop
+    from autodl_ray.serve.settings import read_api_key
 
     console: Console = context.obj
     wanted = {"host": host, "port": port, "num_threads": num_threads}

@@ -46,7 +46,7 @@ def create_app(
     Args:
         engine: The models and the threads they work in.
         max_body_mb: Cap of a request's body, in megabytes (1e6 bytes).
-        key_hash: sha256 of the API key that is asked for (see :func:`~autodl_ray.serve.guard.hash_key`); None: none.
+        key_hash: sha256 of the API key that is asked for (see :func:`~autodl_ray.serve.settings.hash_key`); None: none.
         hosts: Host names under which it may be asked; None: any.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)

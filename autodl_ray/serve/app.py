@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,16 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from autodl_ray.errors import InputError
 from autodl_ray.serve.api import create_app
 from autodl_ray.serve.bundles import check_bundles
 from autodl_ray.serve.engine import Engine, open_models
-from autodl_ray.serve.guard import hash_key
 from autodl_ray.serve.plan import ReplicaPlan
-from autodl_ray.serve.proxy import PROXY_CALLBACK
+from autodl_ray.serve.settings import hash_key, read_api_key
 from autodl_ray.spec import ServeSpec
 
-__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "BuildArgs", "Classifier", "application", "build", "read_api_key"]
+__all__ = ["BuildArgs", "Classifier", "application", "build"]
 
-API_KEY_VARIABLE = "AUTODL_API_KEY"
-
-SERVE_ENVIRONMENT: Mapping[str, str] = {
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY_CALLBACK,
-    # 10 s by default: the first replica more would come after 40 s.
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-}
-"""Read by Ray Serve's controller, proxies and replicas when they start: set it on every node before Ray starts."""
-
-_LOOK_BACK_S = 5.0
+_LOOK_BACK_S = 11.0  # the shortest window that Ray 2.60 accepts without a warning is 10 s
 _DRAIN_S = 6.0
 
 
@@ -47,6 +34,7 @@ class Classifier:
         num_threads: onnxruntime threads, and pictures worked on at a time.
         key_hash: sha256 of the API key, or None.
         hosts: Host names under which it may be asked; None: any.
+        local: Whether Ray runs on this machine alone.
     """
 
     def __init__(
@@ -57,7 +45,10 @@ class Classifier:
         num_threads: int,
         key_hash: str | None,
         hosts: tuple[str, ...] | None,
+        local: bool,
     ) -> None:
+        if local:
+            _keep_on_loopback()
         self._settings = ServeSpec.model_validate(settings)
         self._key_hash, self._hosts = key_hash, hosts
         self._engine = Engine(open_models(bundles, num_threads=num_threads), num_threads=num_threads)
@@ -80,6 +71,7 @@ def application(
     *,
     key_hash: str | None = None,
     hosts: tuple[str, ...] | None = None,
+    local: bool = False,
 ) -> Application:
     """Bind the deployment for these models and settings.
 
@@ -89,6 +81,7 @@ def application(
         plan: CPUs, threads and number of the replicas.
         key_hash: sha256 of the API key, or None.
         hosts: Host names under which it may be asked; None: any.
+        local: Whether Ray runs on this machine alone: then its replicas open no port to others.
     """
     options = {
         "name": "Classifier",
@@ -108,7 +101,25 @@ def application(
         num_threads=plan.num_threads,
         key_hash=key_hash,
         hosts=hosts,
+        local=local,
     )
+
+
+def _keep_on_loopback() -> None:
+    """Keep the port that this replica opens for calls between deployments on loopback.
+
+    Ray Serve 2.60 opens it on every interface, asks for no token there and unpickles what it is sent
+    (``add_port_to_grpc_server(self._server, "[::]:0")``); no setting changes that. On one machine nobody else needs it.
+    """
+    from ray.serve._private import replica
+
+    add_port = replica.add_port_to_grpc_server
+
+    def add_loopback_port(server: Any, address: str) -> int:
+        port: int = add_port(server, address.replace("[::]", "127.0.0.1"))
+        return port
+
+    replica.add_port_to_grpc_server = add_loopback_port
 
 
 def _scaling(spec: ServeSpec, plan: ReplicaPlan) -> dict[str, Any]:
@@ -155,28 +166,3 @@ def build(args: BuildArgs) -> Application:
     key = read_api_key(Path(args.api_key_file) if args.api_key_file else None)
     folders = {bundle.name: bundle.folder for bundle in check_bundles(args.bundles)}
     return application(folders, spec, plan, key_hash=None if key is None else hash_key(key), hosts=args.hosts)
-
-
-def read_api_key(file: Path | None) -> str | None:
-    """Return the API key from a file or from ``AUTODL_API_KEY``; None when neither is given.
-
-    Raises:
-        InputError: The file cannot be read, or the key is empty or has spaces.
-    """
-    if file is None:
-        key = os.environ.get(API_KEY_VARIABLE)
-        source = f"${API_KEY_VARIABLE}"
-    else:
-        source = str(file)
-        try:
-            key = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError("The file of the API key cannot be read.", seen=f"{file}: {error}") from error
-    if key is not None and (not key or len(key.split()) != 1 or not key.isascii()):
-        raise InputError(
-            "The API key is not usable.",
-            seen=f"{source}: {len(key)} characters",
-            accepted="one word of ASCII characters",
-            hint="make one with: openssl rand -hex 32",
-        )
-    return key

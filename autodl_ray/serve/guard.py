@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import logging
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from autodl_ray.errors import InputError
 from autodl_ray.serve.engine import reason
+from autodl_ray.serve.settings import hash_key
 
-__all__ = ["LOOPBACK_HOSTS", "Guard", "add_error_answers", "error_answer", "hash_key"]
+__all__ = ["LOOPBACK_HOSTS", "Guard", "add_error_answers", "error_answer"]
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 """Names under which a service on loopback is asked; another name is a web page that reaches for it."""
@@ -33,11 +33,6 @@ def error_answer(status: int, message: str, *, headers: dict[str, str] | None = 
     return JSONResponse({"error": message}, status, headers)
 
 
-def hash_key(key: str) -> str:
-    """Return the sha256 of an API key: what replicas are given in its stead."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 class Guard:
     """ASGI middleware that asks for a bearer token and refuses foreign host names.
 
@@ -45,7 +40,7 @@ class Guard:
 
     Args:
         app: What is guarded.
-        key_hash: :func:`hash_key` of the API key, or None for none.
+        key_hash: :func:`~autodl_ray.serve.settings.hash_key` of the API key, or None for none.
         hosts: Accepted host names, without the port; None: any.
     """
 
@@ -86,8 +81,10 @@ class Guard:
 def add_error_answers(app: FastAPI) -> None:
     """Make every error of ``app`` a JSON object with ``error``, without traces or paths."""
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 404 and error.detail == "Not Found":  # Starlette's own, for a path without a route
+            return error_answer(404, f"There is no {request.url.path[:80]}. There are /, /predict, /models and /v2.")
         headers = None if error.headers is None else dict(error.headers)
         return error_answer(error.status_code, str(error.detail), headers=headers)
 

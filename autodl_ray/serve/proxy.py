@@ -10,10 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["PROXY_CALLBACK", "JsonErrors", "middlewares"]
-
-PROXY_CALLBACK = "autodl_ray.serve.proxy:middlewares"
-"""Value for ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, read when a proxy starts."""
+__all__ = ["JsonErrors", "middlewares"]
 
 _SAID = {
     429: "The service is busy: as many requests wait as may wait. Try again after the seconds of Retry-After.",
@@ -23,7 +20,7 @@ _SAID = {
 
 
 def middlewares() -> list[Middleware]:
-    """Return what Ray Serve puts around its proxy."""
+    """Return what Ray Serve puts around its proxy, told by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``."""
     return [Middleware(JsonErrors)]
 
 

@@ -22,6 +22,7 @@ from autodl_ray.errors import InputError, ResourceError, StageError
 from autodl_ray.runtime.cluster import ClusterInfo, ensure_ray, stop_ray
 from autodl_ray.serve.bundles import ServedBundle, check_bundles
 from autodl_ray.serve.plan import ReplicaPlan, plan_replicas
+from autodl_ray.serve.settings import SERVE_ENVIRONMENT, hash_key
 from autodl_ray.spec import ServeSpec
 
 __all__ = ["APP_NAME", "Service", "check_port", "is_loopback", "start", "stop"]
@@ -80,7 +81,7 @@ def start(
     try:
         plan = _plan(checked, spec, cluster)
         say(plan.line)
-        _deploy(checked, spec, plan, api_key)
+        _deploy(checked, spec, plan, api_key=api_key, local=cluster.local)
         url = f"http://{_in_url(_reachable(spec.host))}:{spec.port}"
         for bundle in checked:
             _ask(spec, bundle.name, api_key)
@@ -157,8 +158,6 @@ def _bind(host: str, port: int) -> OSError | None:
 
 def _prepare_environment(host: str) -> None:
     """Set what Ray's processes read when they start."""
-    from autodl_ray.serve.app import SERVE_ENVIRONMENT
-
     for name, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if is_loopback(host):
@@ -178,12 +177,14 @@ def _plan(bundles: tuple[ServedBundle, ...], spec: ServeSpec, cluster: ClusterIn
     return plan_replicas(spec, cpus=resources.get("CPU", 0.0), free_bytes=free, model_bytes=size)
 
 
-def _deploy(bundles: tuple[ServedBundle, ...], spec: ServeSpec, plan: ReplicaPlan, api_key: str | None) -> None:
+def _deploy(
+    bundles: tuple[ServedBundle, ...], spec: ServeSpec, plan: ReplicaPlan, *, api_key: str | None, local: bool
+) -> None:
     from ray import serve
     from ray.serve import RunTarget
 
     from autodl_ray.serve.app import application
-    from autodl_ray.serve.guard import LOOPBACK_HOSTS, hash_key
+    from autodl_ray.serve.guard import LOOPBACK_HOSTS
 
     target = application(
         {bundle.name: bundle.folder for bundle in bundles},
@@ -191,6 +192,7 @@ def _deploy(bundles: tuple[ServedBundle, ...], spec: ServeSpec, plan: ReplicaPla
         plan,
         key_hash=None if api_key is None else hash_key(api_key),
         hosts=LOOPBACK_HOSTS if is_loopback(spec.host) and api_key is None else None,
+        local=local,
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="HeadOnly", http_options={"host": spec.host, "port": spec.port})

@@ -1,0 +1,52 @@
+"""What the service reads from its surroundings: the API key, and the settings of Ray Serve's processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from autodl_ray.errors import InputError
+
+__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "hash_key", "read_api_key"]
+
+API_KEY_VARIABLE = "AUTODL_API_KEY"
+
+SERVE_ENVIRONMENT: Mapping[str, str] = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "autodl_ray.serve.proxy:middlewares",
+    # 10 s by default: one replica more would come after 40 s.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+}
+"""Read by Ray Serve's controller, proxies and replicas when they start: set it on every node before Ray starts."""
+
+
+def hash_key(key: str) -> str:
+    """Return the sha256 of an API key: what replicas are given in its stead."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_api_key(file: Path | None) -> str | None:
+    """Return the API key from a file or from ``AUTODL_API_KEY``; None when neither is given.
+
+    Raises:
+        InputError: The file cannot be read, or the key is empty or has spaces.
+    """
+    if file is None:
+        key = os.environ.get(API_KEY_VARIABLE)
+        source = f"${API_KEY_VARIABLE}"
+    else:
+        source = str(file)
+        try:
+            key = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("The file of the API key cannot be read.", seen=f"{file}: {error}") from error
+    if key is not None and (not key or len(key.split()) != 1 or not key.isascii()):
+        raise InputError(
+            "The API key is not usable.",
+            seen=f"{source}: {len(key)} characters",
+            accepted="one word of ASCII characters",
+            hint="make one with: openssl rand -hex 32",
+        )
+    return key
