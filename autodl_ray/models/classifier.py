@@ -16,7 +16,7 @@ from autodl_ray.models.weights import load_pretrained
 from autodl_ray.models.zoo import find_entry
 from autodl_ray.seeding import seed_for
 
-__all__ = ["Classifier", "build", "load_head", "load_weights", "save_head", "save_weights", "set_head"]
+__all__ = ["Classifier", "build", "load_weights", "save_weights", "set_head"]
 
 
 class Classifier(nn.Module):
@@ -105,24 +105,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
             seen=f"{path}: {' '.join(reason).strip()}",
             hint="check the model's name",
         ) from error
-
-
-def save_head(path: Path, weight: Tensor, bias: Tensor) -> None:
-    """Write a head, (C, D) and (C,), as safetensors, atomically."""
-    write_atomic(path, save({"weight": weight.detach().contiguous(), "bias": bias.detach().contiguous()}))
-
-
-def load_head(path: Path) -> tuple[Tensor, Tensor]:
-    """Read what :func:`save_head` wrote.
-
-    Raises:
-        BundleError: The file is missing or damaged.
-    """
-    try:
-        tensors = load_file(path)
-        return tensors["weight"], tensors["bias"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise BundleError("The head cannot be read.", seen=f"{path}: {error}", hint="fit it again") from error
 
 
 def set_head(model: Classifier, weight: Tensor, bias: Tensor) -> None:

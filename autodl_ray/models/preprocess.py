@@ -57,7 +57,9 @@ def preprocess_tensor(image: ImageArray, preprocess: Preprocess) -> npt.NDArray[
         (3, S, S) float32, normalised; the margin of ``pad`` is 0, which is the mean.
     """
     where = geometry(image.shape[0], image.shape[1], preprocess)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    # [None] in torch and before the permutation: with other strides of the batch dimension torch 2.14 takes the
+    # kernel for contiguous planes, which is wrong where the scaled width is 1 px.
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).float()
     scaled = F.interpolate(
         pixels, size=(where.height, where.width), mode="bilinear", antialias=True, align_corners=False
     )

