@@ -128,7 +128,7 @@ def _column_label(name: str, x: float, y: float, *, turned: bool) -> Markup:
 
 def reliability_svg(bins: Sequence[CalibrationBin]) -> Markup:
     """Draw accuracy against confidence by bin, and below it how many answers each bin holds."""
-    left, top, side, low = 44.0, 10.0, 270.0, 46.0
+    left, top, side, low = 58.0, 10.0, 270.0, 46.0
     parts: list[str] = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = top + side * (1 - tick)
@@ -156,7 +156,7 @@ def reliability_svg(bins: Sequence[CalibrationBin]) -> Markup:
     parts.append(_text(left + side / 2, top + side + low + 44, "probability of the answer"))
     parts.append(_text(12, top + side / 2, "share that is right", transform=f"rotate(-90 12 {top + side / 2:.0f})"))
     label = "reliability: the share of right answers by their probability"
-    return _svg(left + side + 12, top + side + low + 52, label, parts, style="max-width:100%;height:auto")
+    return _svg(left + side + 22, top + side + low + 52, label, parts, style="max-width:100%;height:auto")
 
 
 def curves_svg(rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, label: str) -> Markup | None:

@@ -47,6 +47,7 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         model_facts={k: v for k, v in report.model.items() if k not in _OWN_MODEL_KEYS},
         dataset_facts={k: v for k, v in report.dataset.items() if k not in _OWN_DATASET_KEYS},
         made_facts={k: v for k, v in report.made.items() if k not in ("packages", "judged_file")},
+        confidence_digits=0 if float(100 * report.confidence).is_integer() else 1,
         confidence_note=_confidence_note(report),
         fewer_mistakes=_fewer_mistakes(report),
     )
@@ -64,14 +65,15 @@ def _confidence_note(report: EvaluationReport) -> str:
     scores = report.scores
     mean = sum(b.count * b.confidence for b in scores.calibration) / scores.num_images
     gap = mean - scores.accuracy.value
+    says = f"On average it says {_percent(mean, 0)} and is right {_percent(scores.accuracy.value, 0)} of the time"
     if abs(gap) < 0.02:
-        return f"On average it says {mean:.0%} and is right {scores.accuracy.value:.0%} of the time: well matched."
+        return f"{says}: well matched."
     word, meaning = (
         ("over-confident", "a high probability promises too much")
         if gap > 0
         else ("under-confident", "it is right more often than it says")
     )
-    return f"On average it says {mean:.0%} and is right {scores.accuracy.value:.0%} of the time: {word}, {meaning}."
+    return f"{says}: {word}, {meaning}."
 
 
 def _fewer_mistakes(report: EvaluationReport) -> float | None:
@@ -125,8 +127,7 @@ def _table(rows: Sequence[Mapping[str, Any]], *, source: object) -> dict[str, An
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    shown = f"{100 * share:.{digits}f}"
-    return f"{shown} %"
+    return f"{100 * share:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _size(number: float) -> str:
