@@ -1,1 +1,6 @@
-"""export"""
+"""From a trained network to a file that takes raw pictures: ONNX, INT8 where it is better, parity, and the bundle."""
+
+from autodl_ray.export.bundle import write_bundle
+from autodl_ray.export.candidate import CandidateInputs, make_candidate, weights_digest
+
+__all__ = ["CandidateInputs", "make_candidate", "weights_digest", "write_bundle"]
