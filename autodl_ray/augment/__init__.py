@@ -1,1 +1,8 @@
-"""augment"""
+"""Augmentation of training pictures: a catalogue of operations, and policies made of them."""
+
+from autodl_ray.augment.catalogue import CATALOGUE
+from autodl_ray.augment.op import Op, Target
+from autodl_ray.augment.policy import AugmentPolicy
+from autodl_ray.augment.reading import Step
+
+__all__ = ["CATALOGUE", "AugmentPolicy", "Op", "Step", "Target"]
