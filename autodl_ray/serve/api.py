@@ -154,8 +154,8 @@ async def _images(engine: Engine, request: InferRequest) -> list[Any]:
 def _model(engine: Engine, name: str, version: str | None = None, *, status: int = 404) -> ServedModel:
     model = engine.models.get(name)
     if model is None:
-        hint = near_names(name, engine.models) or f"there is {', '.join(engine.models)}"
-        raise HTTPException(status, f"There is no model {name[:60]!r}; {hint}.")
+        hint = near_names(name, engine.models) or f"there is {', '.join(engine.models)}."
+        raise HTTPException(status, f"There is no model {name[:60]!r}; {hint}")
     if version is not None and version != model.version:
         raise HTTPException(404, f"Model {name!r} has no version {version[:60]!r}; there is {model.version}.")
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,7 @@ def _keep_on_loopback() -> None:
     Ray Serve 2.60 opens it on every interface, asks for no token there and unpickles what it is sent
     (``add_port_to_grpc_server(self._server, "[::]:0")``); no setting changes that. On one machine nobody else needs it.
     """
-    from ray.serve._private import replica
-
+    replica: Any = importlib.import_module("ray.serve._private.replica")
     add_port = replica.add_port_to_grpc_server
 
     def add_loopback_port(server: Any, address: str) -> int:

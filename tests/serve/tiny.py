@@ -76,7 +76,9 @@ def make_bundle(root: Path, *, name: str = "colours", work: int = 0, settings: d
     return Path(store.root) / name / "bundle"
 
 
-def picture(colour: str | tuple[int, int, int] = "red", *, size: tuple[int, int] = (24, 16), form: str = "PNG") -> bytes:
+def picture(
+    colour: str | tuple[int, int, int] = "red", *, size: tuple[int, int] = (24, 16), form: str = "PNG"
+) -> bytes:
     """Return the bytes of a picture of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, COLOURS[colour] if isinstance(colour, str) else colour).save(buffer, form)

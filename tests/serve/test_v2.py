@@ -1,0 +1,138 @@
+"""The Open Inference Protocol V2, asked without a server or Ray."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodl_ray.images import decode_image
+from autodl_ray.serve.engine import Engine
+from tests.serve.conftest import Ask, error_of
+from tests.serve.tiny import CLASSES, picture
+
+URL = "/v2/models/colours/infer"
+PIXELS = np.stack([decode_image(picture(colour, size=(3, 2))) for colour in ("red", "blue")])
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """Return a good request with the fields of its input changed; None takes a field away."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 2, 3, 3], "data": PIXELS.ravel().tolist(), **changes}
+    return {"id": "42", "inputs": [{key: value for key, value in tensor.items() if value is not None}]}
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
+def test_health_says_what_both_clients_look_for(ask: Ask, path: str) -> None:
+    assert ask("GET", path).json() == {"live": True, "ready": True}
+
+
+def test_the_server_and_its_models_describe_themselves(ask: Ask) -> None:
+    assert set(ask("GET", "/v2").json()) == {"name", "version", "extensions"}
+    about = ask("GET", "/v2/models/colours").json()
+    assert about == ask("GET", "/v2/models/colours/versions/0123456789ab").json()
+    assert (about["name"], about["versions"], about["platform"]) == ("colours", ["0123456789ab"], "onnx_onnxv1")
+    assert about["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    assert about["outputs"][0]["shape"] == [-1, 3]
+    assert about["outputs"][0]["parameters"]["labels"] == list(CLASSES)
+    assert ask("GET", "/v2/models/colours/ready").json() == {"name": "colours", "ready": True}
+    assert [m["state"] for m in ask("POST", "/v2/repository/index").json()] == ["READY", "READY"]
+
+
+@pytest.mark.parametrize("data", [PIXELS.tolist(), PIXELS.ravel().tolist()], ids=["nested", "flat"])
+def test_infer_answers_as_the_model(ask: Ask, engine: Engine, data: list[Any]) -> None:
+    answer = ask("POST", URL, json=request(data=data)).json()
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", "colours", "0123456789ab")
+    (output,) = answer["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("probabilities", "FP32", [2, 3])
+    np.testing.assert_array_equal(
+        np.array(output["data"], np.float32).reshape(2, 3), engine.default.predict(list(PIXELS))
+    )
+
+
+def test_infer_takes_a_version_a_named_output_and_no_id(ask: Ask) -> None:
+    body = {**request(), "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}
+    del body["id"]
+    answer = ask("POST", "/v2/models/paints/versions/0123456789ab/infer", json=body).json()
+    assert answer["model_name"] == "paints"
+    assert "id" not in answer
+
+
+def test_picture_files_come_as_base64(ask: Ask) -> None:
+    files = [picture("red", size=(9, 4)), picture("blue", size=(5, 5))]
+    data = [base64.b64encode(file).decode() for file in files]
+    answer = ask("POST", URL, json=request(datatype="BYTES", shape=[2], data=data)).json()
+    rows = np.array(answer["outputs"][0]["data"]).reshape(2, 3)
+    assert [CLASSES[i] for i in rows.argmax(axis=1)] == ["red", "blue"]
+    broken = request(datatype="BYTES", shape=[1], data=[base64.b64encode(b"text").decode()])
+    assert error_of(ask("POST", URL, json=broken), 400).startswith("This is not a picture.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"shape": [1, 2, 3, 3]}, "shape [1, 2, 3, 3] needs 18 values, data has 36."),
+        ({"shape": [2, 3, 2, 3], "data": PIXELS.tolist()}, "data is flat or nested as shape [2, 3, 2, 3]"),
+        ({"shape": [2, 3, 3, 2]}, "Input 'image' has the shape (N, H, W, 3), got [2, 3, 3, 2]."),
+        ({"shape": [12, 3]}, "Input 'image' has the shape (N, H, W, 3), got [12, 3]."),
+        ({"shape": [0, 2, 3, 3]}, "shape is a list of whole numbers above 0"),
+        ({"shape": [True, 2, 3, 3]}, "shape is a list of whole numbers above 0"),
+        ({"shape": "2,2,3,3"}, "shape is a list of whole numbers above 0"),
+        ({"shape": None}, "shape is a list of whole numbers above 0, got None."),
+        ({"shape": [300, 1, 1, 3]}, "At most 256 pictures a request"),
+        ({"shape": [1, 2000, 2000, 3]}, "The pictures are too large: 4,000,000 pixels, at most 1,000,000."),
+        ({"datatype": "FP32"}, "Input 'image' is UINT8 (or BYTES, base64 of picture files), got 'FP32'."),
+        ({"datatype": None}, "Input 'image' is UINT8"),
+        ({"name": "input_1"}, "There is exactly one input, 'image', got 'input_1'."),
+        ({"data": None}, "Input 'image' has no data."),
+        ({"data": "AAAA"}, "data is a list of numbers"),
+        ({"data": [256] * 36}, "data of UINT8 are whole numbers from 0 to 255, got 256 to 256."),
+        ({"data": [-1] * 36}, "data of UINT8 are whole numbers from 0 to 255, got -1 to -1."),
+        ({"data": [0.5] * 36}, "data of UINT8 are whole numbers from 0 to 255."),
+        ({"data": ["1"] * 36}, "data of UINT8 are whole numbers from 0 to 255."),
+        ({"data": [True] * 36}, "data of UINT8 are whole numbers from 0 to 255."),
+        ({"data": [[1, 2], [3]]}, "data is ragged"),
+        ({"data": [2**70] * 36}, "data of UINT8 are whole numbers from 0 to 255."),
+        ({"parameters": {"shared_memory_region": "r"}}, "The parameter 'shared_memory_region' of input 'image' is not"),
+        ({"datatype": "BYTES", "shape": [2], "data": ["AA=="]}, "BYTES input 'image' has the shape [N]"),
+        ({"datatype": "BYTES", "shape": [1], "data": ["not base64!"]}, "data of BYTES are base64 strings"),
+        ({"datatype": "BYTES", "shape": [1], "data": [7]}, "data of BYTES are base64 strings."),
+    ],
+)
+def test_a_wrong_tensor_is_refused_with_its_reason(ask: Ask, changes: dict[str, Any], why: str) -> None:
+    assert error_of(ask("POST", URL, json=request(**changes)), 400).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"{", "The body is not JSON"),
+        (b"\xff\xfe\x00", "The body is not JSON"),
+        (b"[" * 100_000, "The body is not JSON"),
+        (b"[1]", "The body is a JSON object"),
+        (b"{}", "inputs is a list with one input, 'image'."),
+        (b'{"inputs": []}', "inputs is a list with one input, 'image'."),
+        (b'{"inputs": [7]}', "There is exactly one input, 'image', got 7."),
+        (b'{"inputs": [{"name": "image"}, {"name": "image"}]}', "There is exactly one input, 'image', got 'image', "),
+        (b'{"id": 7, "inputs": []}', "id is a string."),
+        (b'{"inputs": [], "outputs": [{"name": "logits"}]}', "There is no output 'logits'; there is 'probabilities'."),
+        (b'{"inputs": [], "outputs": 3}', "outputs is a list."),
+        (b'{"inputs": [], "parameters": {"sequence_id": 3}}', "The parameter 'sequence_id' of the request is not"),
+    ],
+)
+def test_a_wrong_body_is_refused_with_its_reason(ask: Ask, body: bytes, why: str) -> None:
+    assert error_of(ask("POST", URL, content=body), 400).startswith(why)
+
+
+def test_binary_tensors_and_large_bodies_are_refused(ask: Ask) -> None:
+    headers = {"inference-header-content-length": "120"}
+    assert "Binary tensors are not supported" in error_of(ask("POST", URL, content=b"", headers=headers), 400)
+    error_of(ask("POST", URL, content=bytes(600_000)), 413)
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/infer", "/versions/0123456789ab"])
+def test_an_unknown_model_or_version_is_not_found(ask: Ask, path: str) -> None:
+    method = "POST" if path == "/infer" else "GET"
+    assert error_of(ask(method, f"/v2/models/colous{path}"), 404).endswith("did you mean 'colours'?")
+    assert error_of(ask("GET", "/v2/models/colours/versions/9"), 404).endswith("there is 0123456789ab.")
