@@ -1,0 +1,297 @@
+"""Runs an engine's trials through Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, Stopper
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from autodl_ray.runtime.resources import ResourcePlan
+from autodl_ray.runtime.stop import StopFlag
+from autodl_ray.tune.bridge import Bridge, TrialCall
+from autodl_ray.tune.engine import Engine
+from autodl_ray.tune.state import TrialState
+
+__all__ = ["TrialJob", "run_trials"]
+
+# Read by Tune on the driver; nothing is shown, logged, synced or saved by Tune: the journal is what counts.
+_SILENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_RELEASE_S = 5.0
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What all trials of a sweep share; travels once through the object store.
+
+    Attributes:
+        train: ``train(call, report=…, should_stop=…, deadline=…)`` trains one trial and reports after each epoch
+            a mapping that has ``epoch``.
+        stop: Whether the user asked to finish.
+        deadline: Unix time at which the trials have to end.
+    """
+
+    train: Callable[..., None]
+    stop: StopFlag
+    deadline: float | None
+
+
+def run_trials(
+    engine: Engine,
+    job: TrialJob,
+    *,
+    settings: Callable[[Mapping[str, Any]], Any],
+    folder: Path,
+    plan: ResourcePlan,
+    on_tick: Callable[[], None],
+    on_end: Callable[[TrialState], None],
+) -> None:
+    """Train the engine's trials until it has no more, the deadline passed, or the stop was asked for.
+
+    Args:
+        engine: Decides and writes the journal.
+        job: What every trial process needs.
+        settings: Makes what a trial is called with from its params; runs on the driver.
+        folder: Working folder: one folder a trial, and Tune's own throwaway files.
+        plan: How many trials run at once, with which resources.
+        on_tick: Called a few times a second, e.g. to show the progress.
+        on_end: Called when a trial has ended.
+    """
+    bridge = Bridge(engine, settings, folder, plan.trials_at_once, job.stop, on_tick=on_tick, on_end=on_end)
+    scratch = folder / ".tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _silence():
+        before = _free_cpus()
+        shared = ray.put(job)
+        trainable = tune.with_resources(functools.partial(_train_trial, shared=[shared]), _request(plan))
+        try:
+            tune.Tuner(
+                trainable,
+                param_space={},
+                tune_config=tune.TuneConfig(
+                    search_alg=_JournalSearcher(bridge),
+                    scheduler=_JournalScheduler(bridge),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=lambda trial: str(trial.trial_id),
+                    trial_dirname_creator=lambda trial: str(trial.trial_id),
+                ),
+                run_config=tune.RunConfig(
+                    name="t",
+                    storage_path=str(scratch.resolve()),
+                    verbose=0,
+                    callbacks=[_Ticker(bridge)],
+                    stop=_StopLatecomers(bridge),
+                    checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                ),
+            ).fit()
+        finally:
+            del shared
+            _wait_for_release(before)
+            shutil.rmtree(scratch, ignore_errors=True)
+    if bridge.error is not None:
+        raise bridge.error
+
+
+def _wait_for_release(cpus: float) -> None:
+    """Wait until the trials' processes have given their CPUs back, so that the next stage finds them."""
+    deadline = time.monotonic() + _RELEASE_S
+    while _free_cpus() < cpus and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _free_cpus() -> float:
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return free.get("CPU", 0.0)
+
+
+def _request(plan: ResourcePlan) -> dict[str, float]:
+    request = {"CPU": plan.cpus_per_trial}
+    if plan.num_workers == 1 and plan.gpus_per_worker:
+        request["GPU"] = plan.gpus_per_worker
+    return request
+
+
+@functools.lru_cache(maxsize=1)
+def _fetch(reference: ray.ObjectRef[TrialJob]) -> TrialJob:
+    """Fetch the job once a process, so that what it keeps (decoded arrays, opened streams) serves every trial."""
+    job: TrialJob = ray.get(reference)
+    return job
+
+
+def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
+    """What Tune runs in the trial's process."""
+    job, call = _fetch(shared[0]), config["call"]
+    try:
+        job.train(call, report=lambda row: tune.report(dict(row)), should_stop=job.stop.is_set, deadline=job.deadline)
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        tune.report({"failed": _short(error), "traceback": traceback.format_exc()})
+
+
+def _short(error: BaseException) -> str:
+    """Return ``file:line: ErrorType: message`` of the innermost frame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    return f"{where}{type(error).__name__}: {error}"
+
+
+class _JournalSearcher(Searcher):
+    """Hands out the engine's trials, also those to be begun again."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        call: TrialCall | str | None = None
+        with self._bridge.guarded():
+            call = self._bridge.call(trial_id)
+        return {"call": call} if isinstance(call, TrialCall) else call
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the scheduler is told first."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is what is kept."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the journal is what is kept."""
+
+
+class _JournalScheduler(FIFOScheduler):
+    """Passes reports on and stops the trials that the engine stopped."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        goes_on = False
+        with self._bridge.guarded():
+            goes_on = self._bridge.result(trial.trial_id, _ours(result))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        with self._bridge.guarded():
+            self._bridge.complete(trial.trial_id)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        with self._bridge.guarded():
+            self._bridge.died(trial.trial_id, _reason(trial))
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        with self._bridge.guarded():
+            self._bridge.complete(trial.trial_id)
+
+
+class _Ticker(Callback):
+    """The heartbeat of Tune's loop."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        with self._bridge.guarded():
+            self._bridge.tick()
+
+
+class _StopLatecomers(Stopper):
+    """Ends what has not ended by itself some seconds after the stop or the deadline."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._bridge.is_late
+
+
+# What Tune itself adds to every result.
+_TUNE_KEYS = frozenset(
+    {
+        "checkpoint_dir_name",
+        "config",
+        "date",
+        "done",
+        "experiment_tag",
+        "hostname",
+        "iterations_since_restore",
+        "node_ip",
+        "pid",
+        "should_checkpoint",
+        "time_since_restore",
+        "time_this_iter_s",
+        "time_total_s",
+        "timestamp",
+        "training_iteration",
+        "trial_id",
+    }
+)
+
+
+def _ours(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in result.items() if k not in _TUNE_KEYS}
+
+
+def _reason(trial: Any) -> str:
+    error = trial.get_error()
+    first = str(error).strip().splitlines()[0] if error is not None and str(error).strip() else ""
+    return f"its process died ({first or type(error).__name__})"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Tune from printing, logging and warning, for as long as the block lasts."""
+    before = {name: os.environ.get(name) for name in _SILENT}
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    os.environ.update(_SILENT)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,74 @@
+"""One trial in its process: the launch of a training run with the trial's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodl_ray.runtime.resources import ResourcePlan
+from autodl_ray.tune.bridge import TrialCall
+
+if TYPE_CHECKING:
+    from autodl_ray.data.stream import StreamSource
+
+__all__ = ["LaunchTrial"]
+
+
+@dataclass(frozen=True)
+class LaunchTrial:
+    """Trains one trial; picklable, the same for all trials of a sweep.
+
+    Attributes:
+        source: The stream of batches.
+        plan: Workers, CPUs and threads of a trial.
+        head_init: Weights that the head starts with.
+    """
+
+    source: StreamSource
+    plan: ResourcePlan
+    head_init: Path | None
+
+    def __call__(
+        self,
+        call: TrialCall,
+        *,
+        report: Callable[[Mapping[str, Any]], None],
+        should_stop: Callable[[], bool],
+        deadline: float | None,
+    ) -> None:
+        """Train, or go on from the checkpoint in the trial's folder."""
+        import torch
+
+        from autodl_ray.train.launch import launch
+
+        _catch_up(call, report)
+        # Ray sets one thread for less than two CPUs; a single training has the machine for itself.
+        torch.set_num_threads(self.plan.threads_per_worker)
+        resources = {"CPU": self.plan.cpus_per_worker}
+        if self.plan.gpus_per_worker:
+            resources["GPU"] = self.plan.gpus_per_worker
+        launch(
+            call.settings,
+            self.source,
+            folder=call.folder,
+            num_workers=self.plan.num_workers,
+            resources_per_worker=resources,
+            report=report,
+            should_stop=should_stop,
+            deadline=deadline,
+            head_init=self.head_init,
+        )
+
+
+def _catch_up(call: TrialCall, report: Callable[[Mapping[str, Any]], None]) -> None:
+    """Report the epoch that was saved but not written into the journal before a kill."""
+    try:
+        rows = json.loads((call.folder / "curves.json").read_text())
+    except (OSError, ValueError):
+        return
+    for row in rows:
+        if int(row["epoch"]) > call.known_epochs:
+            report(row)
