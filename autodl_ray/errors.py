@@ -68,7 +68,7 @@ class AutoDLError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {"seen": self.seen, "accepted": self.accepted, "hint": self.hint}
-        return _rebuild, (type(self), self.what, state)
+        return _rebuild, (type(self), self.what, state), dict(self.__dict__)  # the dict holds the notes
 
 
 def _rebuild(cls: type[AutoDLError], what: str, state: dict[str, str | None]) -> AutoDLError:

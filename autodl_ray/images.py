@@ -196,7 +196,9 @@ def _opened(data: bytes, max_pixels: int | None) -> Image.Image:
             accepted="JPEG, PNG, WebP, BMP, GIF, TIFF or PNM",
         ) from error
     except Image.DecompressionBombError as error:
-        raise DatasetError("The picture is too large.", seen=str(error)) from error
+        raise DatasetError(
+            "The picture is too large.", seen=str(error), accepted=f"at most {max_pixels or MAX_PIXELS:,} pixels"
+        ) from error
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken headers
         raise _damaged(error) from error
     width, height = picture.size
