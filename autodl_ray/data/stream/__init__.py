@@ -1,0 +1,6 @@
+"""Streams of augmented training batches and of validation batches, over Ray Data or kept pictures."""
+
+from autodl_ray.data.stream.execution import STREAM_CPUS
+from autodl_ray.data.stream.source import Batch, StreamSource
+
+__all__ = ["STREAM_CPUS", "Batch", "StreamSource"]
