@@ -1,0 +1,85 @@
+"""A sweep without Ray: trials are trained one after the other by a formula, in epochs that take no time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autodl_ray.spec import Choice, Domain, Float, Int
+from autodl_ray.tune.engine import Engine
+from autodl_ray.tune.halving import Halving
+from autodl_ray.tune.journal import Journal, read_journal
+from autodl_ray.tune.proposers import PROPOSERS
+from autodl_ray.tune.state import SweepState
+
+EPOCHS = 9
+SPACE: dict[str, Domain] = {
+    "lr": Float(low=1e-4, high=1.0, log=True),
+    "batch_size": Int(low=8, high=256, log=True),
+    "optimizer": Choice(values=("adamw", "sgd")),
+}
+DEFAULTS = {"batch_size": 32, "lr": 0.5, "optimizer": "adamw"}
+
+
+class Killed(Exception):
+    """The driver was killed here."""
+
+
+def accuracy(params: Mapping[str, Any], epoch: int) -> float:
+    """Rise with the epochs towards a value that the params decide."""
+    distance = abs(math.log10(params["lr"]) + 2) / 4 + abs(math.log2(params["batch_size"]) - 5) / 10
+    return round((1 - distance - 0.1 * (params["optimizer"] == "sgd")) * (1 - 0.5**epoch), 6)
+
+
+def opened(
+    journal: Journal,
+    path: Path,
+    *,
+    num_samples: int,
+    search: str = "tpe",
+    seed: int = 0,
+    halve: bool = True,
+    space: Mapping[str, Domain] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    deadline: float | None = None,
+) -> Engine:
+    """Make the engine of a journal, as the stage does."""
+    space = SPACE if space is None else space
+    halving = Halving(1, 3, EPOCHS, "max") if halve else None
+    state = SweepState("accuracy", "max", halving).fold(read_journal(path))
+    engine = Engine(
+        state,
+        journal,
+        PROPOSERS[search](space, "max", seed),
+        space,
+        (DEFAULTS if defaults is None else defaults,),
+        num_samples,
+        EPOCHS,
+        deadline,
+    )
+    engine.settle()
+    return engine
+
+
+def train_all(
+    engine: Engine,
+    *,
+    score: Callable[[Mapping[str, Any], int], float] = accuracy,
+    kill_after: float = math.inf,
+    trained: list[tuple[str, int]] | None = None,
+) -> None:
+    """Train every trial of the engine; raise :class:`Killed` after so many epochs."""
+    epochs = 0
+    while (trial := engine.next_trial()) is not None:
+        for epoch in range(trial.epochs + 1, EPOCHS + 1):
+            if epochs >= kill_after:
+                raise Killed
+            epochs += 1
+            if trained is not None:
+                trained.append((trial.id, epoch))
+            if not engine.report(trial.id, {"epoch": epoch, "accuracy": score(trial.params, epoch)}):
+                break
+        else:
+            engine.ended(trial.id)
