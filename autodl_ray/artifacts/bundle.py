@@ -183,7 +183,9 @@ def _parse(raw: bytes, where: str) -> BundleInfo:
         document = json.loads(raw)
         version = document["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{BUNDLE_JSON} is damaged.", seen=f"{where}: {error}", hint="copy or make it again") from error
+        raise BundleError(
+            f"{BUNDLE_JSON} is damaged.", seen=f"{where}: {error}", hint="copy or make it again"
+        ) from error
     if not isinstance(version, int) or version > BUNDLE_SCHEMA:
         raise BundleError(
             "The bundle is of a newer schema than this version reads.",

@@ -60,7 +60,7 @@ def observe(core: onnx.ModelProto, batches: Iterable[npt.NDArray[np.float32]]) -
     """
     clamped = _clamped(core)
     names = [PIXELS, *(n.output[0] for n in core.graph.node if n.output[0] not in clamped)]
-    session = open_session(_with_outputs(core, names), spin=True)
+    session = open_session(_with_outputs(core, names))
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     for count, pixels in enumerate(batches):
@@ -129,4 +129,4 @@ def _with_outputs(core: onnx.ModelProto, names: list[str]) -> bytes:
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name != PIXELS
     )
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

@@ -129,9 +129,7 @@ def _export(inputs: CandidateInputs) -> _Exported:
     model = frozen_copy(inputs.model)
     core, exporter = export_core(model, inputs.preprocess.size)
     fp32 = with_preprocess(core, inputs.preprocess, len(inputs.classes)).SerializeToString()
-    parity = check_parity(
-        model, fp32, preprocess=inputs.preprocess, samples=inputs.val, count=inputs.parity_samples
-    )
+    parity = check_parity(model, fp32, preprocess=inputs.preprocess, samples=inputs.val, count=inputs.parity_samples)
     return _Exported(exporter, core, fp32, parity.to_json())
 
 

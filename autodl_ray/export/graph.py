@@ -46,9 +46,7 @@ class _Nodes:
 def preprocess_model(preprocess: Preprocess) -> onnx.ModelProto:
     """Return a model from ``image`` uint8 (N, H, W, 3) to ``pixels`` float32 (N, 3, S, S), normalised."""
     nodes = _preprocess_nodes(preprocess)
-    pixels = helper.make_tensor_value_info(
-        PIXELS, TensorProto.FLOAT, [_BATCH, 3, preprocess.size, preprocess.size]
-    )
+    pixels = helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, [_BATCH, 3, preprocess.size, preprocess.size])
     graph = helper.make_graph(nodes.nodes, "preprocess", [_image_info()], [pixels], nodes.constants)
     return model_of(graph, [helper.make_opsetid("", OPSET)])
 
@@ -105,15 +103,21 @@ def _preprocess_nodes(preprocess: Preprocess) -> _Nodes:
 
 
 def _resize(nodes: _Nodes, values: str, sizes: str) -> str:
+    """Scale to ``sizes`` (2,).
+
+    All four sizes are given, not two and ``axes``: the transpose optimizer of onnxruntime 1.32 mixes those up in a
+    graph with QuantizeLinear nodes.
+    """
+    kept = nodes.add("Shape", [values], "batch_channels", start=0, end=2)
+    all_sizes = nodes.add("Concat", [kept, sizes], "all_sizes", axis=0)
     return nodes.add(
         "Resize",
-        [values, "", "", sizes],
+        [values, "", "", all_sizes],
         "scaled",
         mode="linear",
         coordinate_transformation_mode="half_pixel",
         antialias=1,
         exclude_outside=1,
-        axes=[2, 3],
     )
 
 

@@ -71,7 +71,8 @@ def decide(figures: Int8Figures, spec: ExportSpec) -> Decision:
         The decision; its reason names the figures and the limits that were missed.
     """
     speed = f"{figures.speedup:.2f} times the speed of FP32"
-    drop = f"{100 * figures.drop:.2f} points of validation accuracy lost"
+    points = 100 * figures.drop
+    drop = f"{abs(points):.2f} points of validation accuracy {'lost' if points >= 0 else 'gained'}"
     failed = []
     if figures.speedup < spec.min_speedup:
         failed.append(f"too slow: {speed}, at least {spec.min_speedup:g} asked for")
@@ -114,7 +115,7 @@ def try_int8(
     """
     began = time.time()
     chosen = train.take(spread(len(train), spec.calibration))
-    session = open_session(fp32, spin=True)
+    session = open_session(fp32)
     needed = estimate_seconds(calibration=len(chosen), val=len(val), images_per_s=_rate(session, val))
     left = float("inf") if deadline is None else deadline - time.time() - _RESERVE_S
     if needed > left:
@@ -124,7 +125,8 @@ def try_int8(
     except Exception as error:  # the quantizer raises what it likes on graphs that it does not know
         cause = str(error).strip().splitlines() or [""]
         return Int8Record(kept=False, reason=f"not quantizable: {type(error).__name__}: {cause[0][:200]}"), None
-    sessions = {"fp32": session, **{m: open_session(model, spin=True) for m, model in models.items()}}
+    sessions: dict[str, Any] = {"fp32": session}
+    sessions.update({method: open_session(model) for method, model in models.items()})
     answers = _answers(sessions, val)
     accuracy = {name: float((rows == val.labels).mean()) for name, rows in answers.items()}
     best = max(models, key=lambda m: accuracy[m])
@@ -154,7 +156,7 @@ def try_int8(
 def _by_method(
     core: onnx.ModelProto, chosen: TrainSamples, preprocess: Preprocess, *, num_classes: int
 ) -> dict[CalibrationMethod, bytes]:
-    session = open_session(preprocess_model(preprocess).SerializeToString(), spin=True)
+    session = open_session(preprocess_model(preprocess).SerializeToString())
     first: list[npt.NDArray[np.float32]] = []
 
     def batches() -> Iterator[npt.NDArray[np.float32]]:

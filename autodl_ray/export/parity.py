@@ -86,7 +86,7 @@ def check_parity(
     Raises:
         StageError: The answers differ by more than is accepted; the figures are named.
     """
-    session = open_session(exported, spin=True)
+    session = open_session(exported)
     total = len(samples) if count is None else min(count, len(samples))
     wanted, alone, together = [], [], []
     for _, pictures in decoded(samples, range(total), chunk=_BATCH):

@@ -21,7 +21,9 @@ def spread(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)] if count < total else list(range(total))
 
 
-def decoded(samples: Samples, positions: Sequence[int], *, chunk: int = 16) -> Iterator[tuple[list[int], list[ImageArray]]]:
+def decoded(
+    samples: Samples, positions: Sequence[int], *, chunk: int = 16
+) -> Iterator[tuple[list[int], list[ImageArray]]]:
     """Yield (positions, pictures) of ``chunk`` samples at a time; the next ones are decoded meanwhile.
 
     Args:

@@ -21,13 +21,12 @@ _MAX_RATIO = 16
 _MAX_BATCH_BYTES = 64 * 2**20  # of uint8 input: a batch of 12-megapixel photos would need 4 times that as float
 
 
-def open_session(model: str | Path | bytes, *, num_threads: int = 0, spin: bool = False) -> Any:
-    """Open an onnxruntime session on the CPU.
+def open_session(model: str | Path | bytes, *, num_threads: int = 0) -> Any:
+    """Open an onnxruntime session on the CPU whose waiting threads sleep: spinning ones starve other processes.
 
     Args:
         model: Path or bytes of an ONNX model.
         num_threads: Threads of one call; 0: all cores.
-        spin: Let waiting threads burn their core; a few percent faster alone, slower beside other work.
 
     Returns:
         The ``onnxruntime.InferenceSession``.
@@ -36,7 +35,7 @@ def open_session(model: str | Path | bytes, *, num_threads: int = 0, spin: bool 
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -65,7 +64,6 @@ class Predictor:
         num_threads: int = 0,
         variant: Literal["auto", "fp32", "int8"] = "auto",
         verify: bool = True,
-        spin: bool = False,
     ) -> Predictor:
         """Open a candidate or bundle folder.
 
@@ -74,7 +72,6 @@ class Predictor:
             num_threads: onnxruntime threads of one call; 0: all cores.
             variant: Which model file; ``auto`` takes what the bundle says is best.
             verify: Hash every file first and compare with the manifest.
-            spin: See :func:`open_session`.
 
         Raises:
             BundleError: It is no bundle, truncated, changed, of a newer schema, or has no such variant.
@@ -90,7 +87,7 @@ class Predictor:
             )
         path = artifact.file(info.variants[chosen])
         try:
-            session = open_session(path, num_threads=num_threads, spin=spin)
+            session = open_session(path, num_threads=num_threads)
         except Exception as error:  # onnxruntime raises its own classes, all below Exception
             raise BundleError("The model cannot be loaded.", seen=f"{path}: {error}") from error
         return cls(session, info, chosen)
