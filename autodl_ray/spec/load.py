@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from autodl_ray.errors import SpecError, near_names
+from autodl_ray.errors import SpecError
+from autodl_ray.spec.explain import explain
 from autodl_ray.spec.sections import ExperimentSpec
 
 __all__ = ["difference", "load_spec", "parse_spec", "spec_digest", "with_overrides"]
@@ -35,14 +36,15 @@ def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> E
             "The spec cannot be read.", seen=f"{file}: {error}", hint="write one with `autodl spec init`"
         ) from error
     try:
+        lines = _lines(text)
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError("The spec is not valid YAML.", seen=str(error).replace("\n", " ")) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+        raise SpecError("The spec is not valid YAML.", seen=" ".join(str(error).split())) from error
     if document is None:
         document = {}
     if not isinstance(document, dict):
         raise SpecError("The spec must be a mapping of sections.", seen=type(document).__name__)
-    return parse_spec(with_overrides(document, overrides or {}), lines=_lines(text), source=str(file))
+    return parse_spec(with_overrides(document, overrides or {}), lines=lines, source=str(file))
 
 
 def parse_spec(
@@ -56,7 +58,8 @@ def parse_spec(
     try:
         return ExperimentSpec.model_validate(document)
     except ValidationError as error:
-        raise SpecError(_explain(error, lines or {}, source), hint="see `autodl spec init`") from error
+        message = explain(error, ExperimentSpec, lines=lines or {}, source=source)
+        raise SpecError(message, hint="see `autodl spec init`") from error
 
 
 def with_overrides(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,47 +98,29 @@ def difference(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> 
     return rows
 
 
-def _explain(error: ValidationError, lines: Mapping[str, int], source: str) -> str:
-    rows = [_row(e, lines) for e in error.errors()]
-    mistakes = "1 mistake" if len(rows) == 1 else f"{len(rows)} mistakes"
-    return f"{source} has {mistakes}:\n" + "\n".join(f"  - {row}" for row in rows)
-
-
-def _row(error: Any, lines: Mapping[str, int]) -> str:
-    path = ".".join(str(p) for p in error["loc"]) or "(top)"
-    line = f" (line {lines[path]})" if path in lines else ""
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = near_names(str(error["loc"][-1]), known)
-        return f"{path}{line}: unknown key; {near or 'known: ' + ', '.join(known)}"
-    message = error["msg"].removeprefix("Value error, ")
-    seen = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
-    return f"{path}{line}: {message[:1].lower()}{message[1:]}{seen}"
-
-
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    section: type[BaseModel] = ExperimentSpec
-    for key in loc:
-        field = section.model_fields.get(str(key))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
-
-
 def _lines(text: str) -> dict[str, int]:
-    """Map each dotted key of a YAML document to its line, counted from 1."""
+    """Map each dotted key of a YAML document to its line, counted from 1.
+
+    Raises:
+        SpecError: A key is given twice (YAML would silently keep the last), or a mapping contains itself.
+    """
     found: dict[str, int] = {}
 
-    def walk(node: yaml.Node, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                path = f"{prefix}{key.value}"
-                found[path] = key.start_mark.line + 1
-                walk(value, f"{path}.")
+    def walk(node: yaml.Node, prefix: str, above: tuple[yaml.Node, ...]) -> None:
+        if any(node is other for other in above):
+            raise SpecError("The spec contains itself.", seen=f"{prefix.rstrip('.')}: an alias of what it lies in")
+        if not isinstance(node, yaml.MappingNode):
+            return
+        here: dict[str, int] = {}
+        for key, value in node.value:
+            path, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if path in here and key.value != "<<":
+                raise SpecError(f"{path} is given twice.", seen=f"lines {here[path]} and {line}", hint="keep one")
+            here[path] = line
+            walk(value, f"{path}.", (*above, node))
+        found.update(here)
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None:
-        walk(root, "")
+        walk(root, "", ())
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -66,11 +66,17 @@ def _accepted(field: FieldInfo) -> str:
     if choices and len(choices) > 1 and choices != [1]:
         return " | ".join(str(c) for c in choices)
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
-    bounds = [f"{signs[type(m)][0]} {getattr(m, signs[type(m)][1])}" for m in field.metadata if type(m) in signs]
-    return ", ".join(bounds)
+    found = [*field.metadata, *(m for a in _alternatives(field.annotation) for m in _metadata(a))]
+    return ", ".join(f"{signs[type(m)][0]} {getattr(m, signs[type(m)][1])}" for m in found if type(m) in signs)
 
 
 def _alternatives(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, type(int | str)):
         return [x for a in get_args(annotation) for x in _alternatives(a)]
     return [annotation]
+
+
+def _metadata(annotation: Any) -> list[Any]:
+    """Constraints of one alternative, e.g. ``Annotated[int, Field(ge=1)]``."""
+    extras = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return [m for extra in extras for m in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]

@@ -5,7 +5,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from autodl_ray.errors import near_names
 
 __all__ = [
     "Choice",
@@ -35,10 +49,12 @@ def parse_seconds(value: object) -> object:
         >>> parse_seconds("1h30m")
         5400.0
     """
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a duration; write 90s, 10m or 1h30m")
     if not isinstance(value, str):
         return value
     text = value.strip().lower().replace(" ", "")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d+(\.\d+)?(e\d+)?", text):  # YAML reads 1e3 as text
         return float(text)
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if parts and "".join(n + u for n, u in parts) == text:
@@ -46,13 +62,22 @@ def parse_seconds(value: object) -> object:
     raise ValueError(f"{value!r} is not a duration; write 90s, 10m or 1h30m")
 
 
+def _yaml_word(value: object) -> object:
+    """Give back the words that YAML took for something else: ``off`` (False) and ``32`` (a number)."""
+    if value is False:
+        return "off"
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+Epochs = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Section(BaseModel):
     """Base of every section: frozen, no unknown keys, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # validate_default: a default of 4 and a written 4 are the same number, and so the same digest
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class Float(Section):
@@ -154,7 +179,7 @@ class ModelSpec(Section):
 class TrainSpec(Section):
     """The defaults of a training run: trial 0 of every sweep."""
 
-    epochs: int | Literal["auto"] = Field("auto", description="passes over the training split (auto: what fits)")
+    epochs: Epochs = Field("auto", description="passes over the training split (auto: what fits)")
     batch_size: int = Field(32, ge=1, le=4096, description="samples a step, over all workers")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: PositiveFloat | Literal["auto"] = Field(
@@ -170,28 +195,56 @@ class TrainSpec(Section):
         "auto",
         description="auto, none, light, strong, or the path of a policy in YAML (see jobs/augment.yaml)",
     )
-    precision: Literal["auto", "32", "bf16"] = Field(
+    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_yaml_word)] = Field(
         "auto", description="auto: bf16 where two timed steps show it is faster"
     )
     num_workers: int = Field(1, ge=1, le=64, description="training workers of one run (more than 1: DDP)")
-    cpus_per_worker: float | Literal["auto"] = Field("auto", description="auto: what the machine shares out")
-    gpus_per_worker: float | Literal["auto"] = Field("auto", description="auto: 1 where there is one, else 0")
+    cpus_per_worker: PositiveFloat | Literal["auto"] = Field("auto", description="auto: what the machine shares out")
+    gpus_per_worker: NonNegativeFloat | Literal["auto"] = Field(
+        "auto", description="auto: 1 where there is one, else 0"
+    )
+
+
+def _misfits(key: str, domain: Float | Int | Choice) -> list[str]:
+    """Say what keeps the values of ``domain`` from being values of the field ``key`` of train."""
+    known = [k for k in TrainSpec.model_fields if k not in ("num_workers", "cpus_per_worker", "gpus_per_worker")]
+    if key not in known:
+        return [f"{key} is no field of train; {near_names(key, known) or 'known: ' + ', '.join(known)}"]
+    values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+    wrong = []
+    for value in values:
+        try:
+            TrainSpec.model_validate({key: value})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            wrong.append(f"{key}: {message[:1].lower()}{message[1:]}, got {value!r}")
+    return wrong
 
 
 class TuneSpec(Section):
     """The sweep: which values are tried, how they are proposed, and when a trial is stopped."""
 
-    num_samples: int | Literal["auto"] = Field("auto", description="trials (auto: what the budget holds; 0: none)")
+    num_samples: NonNegativeInt | Literal["auto"] = Field(
+        "auto", description="trials (auto: what the budget holds; 0: none)"
+    )
     search: Literal["tpe", "random"] = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
-    epochs: int | Literal["auto"] = Field("auto", description="most epochs of one trial")
+    epochs: Epochs = Field("auto", description="most epochs of one trial")
     grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
     reduction_factor: int = Field(3, ge=2, le=10, description="of the trials at a rung, 1 in this many goes on")
     metric: Literal["accuracy", "macro_f1", "loss"] = Field("accuracy", description="on the validation split")
-    max_concurrent_trials: int | Literal["auto"] = "auto"
+    max_concurrent_trials: PositiveInt | Literal["auto"] = "auto"
     param_space: dict[str, Domain] | None = Field(
         None, description="fields of train and their ranges (null: the model's own, see `autodl models`)"
     )
+
+    @field_validator("param_space")
+    @classmethod
+    def _fits_train(cls, space: dict[str, Domain] | None) -> dict[str, Domain] | None:
+        wrong = [reason for key, domain in (space or {}).items() for reason in _misfits(key, domain)]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return space
 
     @property
     def mode(self) -> Literal["min", "max"]:
@@ -210,7 +263,9 @@ class EvaluateSpec(Section):
 class ExportSpec(Section):
     """What is delivered, and what INT8 has to show before it is."""
 
-    int8: Literal["auto", "off"] = Field("auto", description="auto: made, measured, and kept where it is better")
+    int8: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_word)] = Field(
+        "auto", description="auto: made, measured, and kept where it is better"
+    )
     max_drop: float = Field(0.005, ge=0, le=0.2, description="largest accepted loss of validation accuracy")
     min_speedup: float = Field(1.0, gt=0, description="least speed against FP32 on this machine")
     calibration: int = Field(128, ge=8, le=5000, description="pictures of the training split that calibrate INT8")
@@ -254,17 +309,6 @@ class ExperimentSpec(Section):
     evaluate: EvaluateSpec = EvaluateSpec()
     export: ExportSpec = ExportSpec()
     serve: ServeSpec = ServeSpec()
-
-    @model_validator(mode="after")
-    def _space_keys(self) -> ExperimentSpec:
-        from autodl_ray.errors import near_names
-
-        known = [k for k in TrainSpec.model_fields if k not in ("num_workers", "cpus_per_worker", "gpus_per_worker")]
-        for key in self.tune.param_space or {}:
-            if key not in known:
-                hint = near_names(key, known) or f"known: {', '.join(known)}"
-                raise ValueError(f"tune.param_space.{key} is no field of train; {hint}")
-        return self
 
     def train_with(self, params: dict[str, Any]) -> TrainSpec:
         """Return the training section with ``params`` laid over it, validated again."""
