@@ -1,0 +1,128 @@
+"""Everything one training run needs, fully decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autodl_ray.images import Preprocess
+from autodl_ray.models.zoo import ZooEntry
+from autodl_ray.spec.sections import TrainSpec
+
+__all__ = ["FitConfig", "resolve"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One training run: plain data, the same in every process.
+
+    Attributes:
+        model: Name in the zoo.
+        num_classes: C.
+        preprocess: How pictures become the input.
+        weights: ``packaged``, ``imagenet``, ``none`` or a path.
+        epochs: The most passes that are wanted; a deadline may plan fewer.
+        batch_size: Samples a step, over all workers.
+        optimizer: ``adamw`` or ``sgd``.
+        lr: Peak learning rate of the backbone.
+        head_lr_factor: The head learns this much faster.
+        weight_decay: On weights of convolutions and linear layers, not on norms and biases.
+        label_smoothing: Share of the target that is spread over all classes.
+        dropout: Before the head.
+        schedule: ``one_cycle``, ``cosine`` or ``constant``.
+        ema_decay: Of the moving average of the weights; 0: off.
+        augment: ``none``, ``light``, ``strong`` or the path of a policy.
+        precision: ``32``, ``bf16``, or ``auto``: what a few timed steps show to be faster.
+        seed: Root seed of initial weights, dropout and order.
+        train_image_size: Side in training when it differs from ``preprocess.size``; None: the same.
+        metric: Which validation score makes an epoch the best.
+        warmup: Share of the steps in which a one-cycle schedule rises.
+        grad_clip: Largest norm of the gradient; 0: no limit.
+    """
+
+    model: str
+    num_classes: int
+    preprocess: Preprocess
+    weights: str
+    epochs: int
+    batch_size: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 5e-4
+    head_lr_factor: float = 10.0
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    dropout: float = 0.2
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    ema_decay: float = 0.0
+    augment: str = "light"
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    seed: int = 0
+    train_image_size: int | None = None
+    metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    warmup: float = 0.2
+    grad_clip: float = 5.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data that :meth:`from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> FitConfig:
+        """Read what :meth:`to_json` gave, also after a detour through a JSON file."""
+        pre = document["preprocess"]
+        preprocess = Preprocess(size=pre["size"], fit=pre["fit"], mean=tuple(pre["mean"]), std=tuple(pre["std"]))
+        return cls(**{**document, "preprocess": preprocess})
+
+
+def resolve(
+    train: TrainSpec,
+    entry: ZooEntry,
+    *,
+    preprocess: Preprocess,
+    num_classes: int,
+    weights: str,
+    epochs: int,
+    seed: int,
+    metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy",
+) -> FitConfig:
+    """Decide every ``auto`` of the training section by the zoo's entry.
+
+    Args:
+        train: What is wanted.
+        entry: The network, whose recipe fills in.
+        preprocess: As :func:`autodl_ray.models.zoo.choose` gave it.
+        num_classes: C.
+        weights: As resolved by ``choose``.
+        epochs: The most that are wanted; ``train.epochs`` is the caller's to consider.
+        seed: Root seed of the run.
+        metric: Which validation score makes an epoch the best.
+    """
+    return FitConfig(
+        model=entry.name,
+        num_classes=num_classes,
+        preprocess=preprocess,
+        weights=weights,
+        epochs=epochs,
+        batch_size=train.batch_size,
+        optimizer=train.optimizer,
+        lr=entry.lr if train.lr == "auto" else train.lr,
+        head_lr_factor=entry.head_lr_factor if train.head_lr_factor == "auto" else train.head_lr_factor,
+        weight_decay=train.weight_decay,
+        label_smoothing=train.label_smoothing,
+        dropout=train.dropout,
+        schedule=train.schedule,
+        ema_decay=train.ema_decay,
+        augment=_augment(train.augment, entry),
+        precision=train.precision,
+        seed=seed,
+        metric=metric,
+    )
+
+
+def _augment(wanted: str, entry: ZooEntry) -> str:
+    if wanted == "auto":
+        return entry.augment
+    # A worker has another working folder than the driver.
+    return wanted if wanted in ("none", "light", "strong") else str(Path(wanted).expanduser().resolve())

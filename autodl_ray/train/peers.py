@@ -1,0 +1,125 @@
+"""The other workers of a training: none in a process of its own, or a gloo / NCCL group; the loop cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import nn
+
+__all__ = ["Alone", "Group", "Peers", "StepVote"]
+
+
+@dataclass(frozen=True)
+class StepVote:
+    """What the workers tell each other before a step.
+
+    Attributes:
+        samples: Of this worker's slice; agreed: of the global batch.
+        smallest: Agreed: of the smallest slice.
+        total_steps: Planned steps of the whole training; agreed: those of rank 0.
+        stop: Whether to stop; agreed: whether any worker wants to.
+    """
+
+    samples: int
+    total_steps: int
+    stop: bool
+    smallest: int = 0
+
+
+class Peers(Protocol):
+    """How the loop speaks with the other workers."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the module whose backward pass averages gradients over the workers."""
+        ...
+
+    def agree(self, vote: StepVote) -> StepVote:
+        """Return what all workers agree on."""
+        ...
+
+    def mean(self, value: float) -> float:
+        """Average a number over the workers."""
+        ...
+
+    def gather(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Concatenate the rows of all workers, in the order of ranks, on every worker."""
+        ...
+
+
+class Alone:
+    """No other workers."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model itself."""
+        return model
+
+    def agree(self, vote: StepVote) -> StepVote:
+        """Agree with oneself."""
+        return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples)
+
+    def mean(self, value: float) -> float:
+        """Return the value."""
+        return value
+
+    def gather(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the rows."""
+        return rows
+
+
+class Group:
+    """The workers of the ``torch.distributed`` group that this process has joined."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.device = device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Wrap into DistributedDataParallel."""
+        ids = [self.device.index or 0] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def agree(self, vote: StepVote) -> StepVote:
+        """Exchange the votes: one small all-gather."""
+        votes = self._all([float(vote.samples), float(vote.total_steps), float(vote.stop)])
+        return StepVote(
+            samples=int(votes[:, 0].sum()),
+            total_steps=int(votes[0, 1]),
+            stop=bool(votes[:, 2].any()),
+            smallest=int(votes[:, 0].min()),
+        )
+
+    def mean(self, value: float) -> float:
+        """Average over the workers."""
+        return float(self._all([value]).mean())
+
+    def gather(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Pad to the longest, gather, and cut again."""
+        lengths = self._all([float(len(rows))])[:, 0].astype(int)
+        padded = torch.zeros(int(lengths.max()), rows.shape[1], device=self.device)
+        padded[: len(rows)] = torch.from_numpy(rows).to(self.device)
+        parts = [torch.zeros_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(parts, padded)
+        joined = [part[:n].cpu().numpy() for part, n in zip(parts, lengths, strict=True)]
+        return cast("npt.NDArray[np.float32]", np.concatenate(joined))
+
+    def _all(self, values: list[float]) -> npt.NDArray[np.float64]:
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        parts = [torch.zeros_like(own) for _ in range(self.world_size)]
+        dist.all_gather(parts, own)
+        return cast("npt.NDArray[np.float64]", torch.stack(parts).cpu().numpy())
