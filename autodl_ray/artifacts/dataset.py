@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,16 @@ class SealedSplit:
         rows = json.loads(record.read_text()) if record.exists() else []
         if not any(row["purpose"] == purpose for row in rows):
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            rows.append({"who": getpass.getuser(), "when": now, "purpose": purpose})
+            rows.append({"who": _user(), "when": now, "purpose": purpose})
             write_atomic(record, json.dumps(rows, indent=1) + "\n")
         return self._samples
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
 
 
 @dataclass(frozen=True)

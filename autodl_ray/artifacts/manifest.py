@@ -78,7 +78,7 @@ class Manifest(BaseModel):
         files = {
             p.relative_to(folder).as_posix(): file_record(p)
             for p in sorted(folder.rglob("*"))
-            if p.is_file() and p.name != MANIFEST
+            if p.is_file() and p != folder / MANIFEST
         }
         content = {
             "kind": kind,
@@ -132,7 +132,7 @@ def read_manifest(text: str, where: str) -> Manifest:
         version = document["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(
-            "The manifest is damaged.", seen=f"{where}: {error}", hint="make the artifact again"
+            "The manifest is damaged.", seen=f"{where}: {error}", hint="delete this folder and make the artifact again"
         ) from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise BundleError(
@@ -147,5 +147,5 @@ def read_manifest(text: str, where: str) -> Manifest:
         raise BundleError(
             "The manifest is damaged.",
             seen=f"{where}: {error.errors()[0]['msg']}",
-            hint="make the artifact again",
+            hint="delete this folder and make the artifact again",
         ) from error

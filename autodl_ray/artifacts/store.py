@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +157,8 @@ class Store:
                 stream.write(b"ok")
             self.fs.delete_file(name)
         except OSError as error:
+            with contextlib.suppress(OSError):  # an empty file may be there: a full disk refuses its content only
+                self.fs.delete_file(name)
             raise StoreError(
                 "The store cannot be written.",
                 seen=f"{self.root}: {error}",
@@ -174,6 +179,8 @@ class Store:
     def find(self, key: str) -> Artifact | None:
         """Look up a whole artifact; None when there is none (yet)."""
         manifest = f"{self.root}/{key}/{MANIFEST}"
+        if self.is_local:
+            self._restore(key)
         if self.fs.get_file_info(manifest).type != pafs.FileType.File:
             return None
         if self.is_local:
@@ -201,8 +208,8 @@ class Store:
             StoreError: The disk is full or the store is not writable.
         """
         staging = self._staging(key)
+        writer = ArtifactWriter(staging, dict(meta or {}))
         try:
-            writer = ArtifactWriter(staging, dict(meta or {}))
             yield writer
             manifest = Manifest.of(
                 staging, kind=kind, spec_digest=spec_digest, inputs=inputs, seed=seed, meta=writer.meta
@@ -210,6 +217,8 @@ class Store:
             write_atomic(staging / MANIFEST, manifest.to_json())
             self._publish(staging, key)
         except OSError as error:
+            if not self._is_ours(error, staging):
+                raise  # e.g. a source file that is gone: not a matter of the store
             raise StoreError(
                 "The artifact could not be written.",
                 seen=f"{self.root}/{key}: {error}",
@@ -219,12 +228,14 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _staging(self, key: str) -> Path:
-        name = f".{key.rsplit('/', 1)[-1]}.{uuid.uuid4().hex[:8]}"
-        if not self.is_local:
-            return Path(tempfile.mkdtemp(prefix="autodl-"))
+        target = Path(self.root) / key
+        staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
-            staging = (Path(self.root) / key).parent / name
+            if not self.is_local:
+                return Path(tempfile.mkdtemp(prefix="autodl-"))
+            self._restore(key)
             staging.mkdir(parents=True)
+            _delete_leftovers(target)
         except OSError as error:
             raise StoreError(
                 "The store cannot be written.",
@@ -239,10 +250,34 @@ class Store:
             return
         target = Path(self.root) / key
         old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-        if target.exists():
-            target.rename(old)
-        staging.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        for attempt in range(5):  # another process may put the same key there between the two renames
+            if target.exists():
+                target.rename(old)
+            try:
+                staging.rename(target)
+                break
+            except OSError:
+                if attempt == 4 or not target.exists():
+                    raise
+            finally:
+                if target.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+
+    def _restore(self, key: str) -> None:
+        """Put the earlier artifact back when a kill fell between the two renames of its replacement."""
+        target = Path(self.root) / key
+        if target.exists() or not target.parent.is_dir():
+            return
+        whole = [p for p in target.parent.glob(f"{_hidden(target)}.old") if (p / MANIFEST).is_file()]
+        if whole:
+            with contextlib.suppress(OSError):  # another process was faster, or the store is read-only
+                max(whole, key=lambda p: p.stat().st_mtime).rename(target)
+
+    def _is_ours(self, error: OSError, staging: Path) -> bool:
+        if not isinstance(error.filename, str | os.PathLike):
+            return True
+        path = Path(error.filename)
+        return path.is_relative_to(staging) or (self.is_local and path.is_relative_to(self.root))
 
     def _upload(self, staging: Path, key: str) -> None:
         base = f"{self.root}/{key}"
@@ -251,5 +286,18 @@ class Store:
         names = [p.relative_to(staging).as_posix() for p in sorted(staging.rglob("*")) if p.is_file()]
         for name in [n for n in names if n != MANIFEST] + [MANIFEST]:
             self.fs.create_dir(f"{base}/{name}".rsplit("/", 1)[0], recursive=True)
-            with self.fs.open_output_stream(f"{base}/{name}") as stream:
-                stream.write((staging / name).read_bytes())
+            with (staging / name).open("rb") as source, self.fs.open_output_stream(f"{base}/{name}") as stream:
+                shutil.copyfileobj(source, stream, 2**22)
+
+
+def _hidden(target: Path) -> str:
+    """Glob of the folders that stand in for ``target`` while it is written."""
+    return f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}"
+
+
+def _delete_leftovers(target: Path) -> None:
+    """Delete what killed writers of the same key left behind; a day old, so that none is still being written."""
+    for path in (*target.parent.glob(_hidden(target)), *target.parent.glob(f"{_hidden(target)}.old")):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and time.time() - path.stat().st_mtime > 86_400:
+                shutil.rmtree(path, ignore_errors=True)
