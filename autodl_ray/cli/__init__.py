@@ -78,4 +78,5 @@ def _run(arguments: list[str]) -> int:
 def _log_traceback() -> None:
     import logging
 
-    logging.getLogger("autodl_ray").exception("the command ended with an error")
+    if logging.getLogger().handlers:  # without a log file it would be printed
+        logging.getLogger("autodl_ray").exception("the command ended with an error")

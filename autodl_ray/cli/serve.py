@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autodl_ray.cli.console import Console
-from autodl_ray.errors import SpecError
+from autodl_ray.errors import InputError, RunInterrupted, SpecError
 
 if TYPE_CHECKING:
     from autodl_ray.serve.service import Service
@@ -65,8 +65,14 @@ def serve(
     log = Path(tempfile.gettempdir()) / f"autodl-serve-{os.getpid()}.log"
     console.log_to(log)
     signals = _Signals()
-    service = start(bundles, spec, api_key=key, say=lambda line: console.print(f"  starting {line} …"))
-    signals.ready = True
+    try:
+        service = start(bundles, spec, api_key=key, say=lambda line: console.print(f"  starting {line} …"))
+    except KeyboardInterrupt as error:
+        raise RunInterrupted("Stopped before the service was ready.") from error
+    except InputError:  # explained by itself: the log adds nothing
+        log.unlink(missing_ok=True)
+        raise
+    signals.now_ready()
     _print(service, console, with_key=key is not None)
     while not signals.stop.wait(1.0):
         pass
@@ -82,6 +88,14 @@ class _Signals:
     def __init__(self) -> None:
         self.ready = False
         self.stop = threading.Event()
+        self._install()
+
+    def now_ready(self) -> None:
+        """From here on a signal asks for the stop."""
+        self.ready = True
+        self._install()  # again: Ray puts a handler of its own on SIGTERM, which aborts the process at the second one
+
+    def _install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 

@@ -68,7 +68,7 @@ def plan_replicas(spec: ServeSpec, *, cpus: float, free_bytes: float, model_byte
 def _line(spec: ServeSpec, threads: int, cpus: float, *, shared: bool) -> str:
     low, high = spec.min_replicas, spec.max_replicas
     replicas = f"{high} replica{'s' if high > 1 else ''}" if low == high else f"{low} to {high} replicas"
-    line = f"{replicas} × {threads} thread{'s' if threads > 1 else ''} on {cpus:g} CPUs"
+    line = f"{replicas} × {threads} thread{'s' if threads > 1 else ''} on {cpus:g} CPU{'s' if cpus != 1 else ''}"
     if threads < spec.num_threads:
         line += f" ({spec.num_threads} threads were asked for)"
     return line + (", which they share" if shared else "")
