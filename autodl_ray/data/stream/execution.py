@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,17 +75,19 @@ def _execute(shared: ray.ObjectRef[Any], blocks: list[Block], block_bytes: int) 
     context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
         object_store_memory=_AHEAD * block_bytes
     )
-    tasks = max(2, int(ray.cluster_resources().get("CPU", 2)))
+    tasks = max(2, int(ray.cluster_resources().get("CPU", 2)))  # type: ignore[no-untyped-call]
     with ray.data.DataContext.current(context):
         dataset = ray.data.read_datasource(
             BlockSource(shared, blocks, block_bytes),
             override_num_blocks=len(blocks),
             num_cpus=_TASK_CPUS,
             concurrency=tasks,
-            ray_remote_args={"max_retries": 3},
         )
-        for rows in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
-            yield _block_data(rows)
+        # No prefetching here: its thread would outlive an iterator that is closed early, with the blocks it holds.
+        # Blocks are on this machine already, and the caller takes them in a thread of its own.
+        with closing(iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as made:
+            for rows in made:
+                yield _block_data(rows)
 
 
 def _block_data(rows: dict[str, Any]) -> BlockData:

@@ -300,7 +300,8 @@ def _object_store_share() -> int:
         return _MEMORY_LIMIT
     import ray
 
-    return int(0.3 * ray.cluster_resources().get("object_store_memory", 2**30))
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(0.3 * resources.get("object_store_memory", 2**30))
 
 
 def _keep_small(samples: TrainSamples, limit: int) -> KeptPictures | None:
