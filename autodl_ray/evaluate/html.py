@@ -14,7 +14,8 @@ from autodl_ray.evaluate.tables import Mistake
 __all__ = ["render_html"]
 
 _MAX_ROWS = 100
-_OWN_DATASET_KEYS = ("id", "name", "train", "val", "test", "skipped", "classes", "num_classes")
+_OWN_DATASET_KEYS = ("id", "name", "train", "val", "test", "skipped", "classes", "num_classes", "sizes", "counts")
+_INT8_LABELS = {"accuracy": "validation_accuracy", "images_per_s": "pictures_per_s", "bytes": "size_bytes"}
 _OWN_MODEL_KEYS = ("name", "version", "source", "id")
 
 
@@ -47,6 +48,7 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         model_facts={k: v for k, v in report.model.items() if k not in _OWN_MODEL_KEYS},
         dataset_facts={k: v for k, v in report.dataset.items() if k not in _OWN_DATASET_KEYS},
         made_facts={k: v for k, v in report.made.items() if k not in ("packages", "judged_file")},
+        train_counts=report.dataset.get("counts", {}).get("train"),
         confidence_digits=0 if float(100 * report.confidence).is_integer() else 1,
         confidence_note=_confidence_note(report),
         fewer_mistakes=_fewer_mistakes(report),
@@ -85,30 +87,32 @@ def _fewer_mistakes(report: EvaluationReport) -> float | None:
 
 def _int8(report: EvaluationReport) -> dict[str, Any] | None:
     """Rows FP32 against INT8: what the export measured, and the scores on the test split where both were judged."""
-    facts = dict(report.int8 or {})
+    facts = {k: v for k, v in (report.int8 or {}).items() if v is not None}
     columns: dict[str, dict[str, Any]] = {
-        name: dict(facts.pop(name)) for name in ("fp32", "int8") if isinstance(facts.get(name), Mapping)
+        name: {_INT8_LABELS.get(k, k): v for k, v in facts.pop(name).items()}
+        for name in ("fp32", "int8")
+        if isinstance(facts.get(name), Mapping)
     }
     judged = str(report.made["judged_file"])
-    variants = {v.name: v for v in report.variants}
-    if "int8" in variants:
-        variant = variants["int8"]
+    for variant in report.variants:
         columns.setdefault(judged, {}).update(
             test_accuracy=report.scores.accuracy.value,
             test_macro_f1=report.scores.macro_f1.value,
-            test_images_per_s=report.images_per_s,
+            pictures_per_s_here=report.images_per_s,
         )
-        columns.setdefault("int8", {}).update(
+        columns.setdefault(variant.name, {}).update(
             test_accuracy=variant.accuracy,
             test_macro_f1=variant.macro_f1,
-            test_images_per_s=variant.images_per_s,
-            same_answer=variant.same_answer,
+            pictures_per_s_here=variant.images_per_s,
+            same_answer_on_test=variant.same_answer,
         )
     if not facts and not columns:
         return None
     keys = list(dict.fromkeys(k for column in columns.values() for k in column))
     rows = [(key, [columns[name].get(key) for name in columns]) for key in keys]
-    return {"names": list(columns), "rows": rows, "facts": facts}
+    kept, reason = facts.pop("kept", None), facts.pop("reason", "")
+    facts.update(facts.pop("conditions", {}))
+    return {"names": list(columns), "rows": rows, "facts": facts, "kept": kept, "reason": reason}
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, source: object) -> dict[str, Any] | None:
@@ -135,7 +139,8 @@ def _size(number: float) -> str:
 
 
 def _label(key: object) -> str:
-    return str(key).replace("_", " ")
+    words = str(key).removesuffix("_bytes").replace("_per_s", "/s")
+    return words.replace("_", " ").replace("macro f1", "macro-F1")
 
 
 def _value(value: object, key: object = "") -> str:
@@ -166,8 +171,8 @@ def _number(value: int | float, name: str) -> str:
         return _size(value)
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 and "seed" not in name else str(value)
-    if ("accuracy" in name or "f1" in name or name in ("same_answer", "agreement")) and 0 <= value <= 1:
+    if ("accuracy" in name or "f1" in name or "same_answer" in name or name == "agreement") and 0 <= value <= 1:
         return _percent(value)
-    if name.endswith("_per_s") or name.endswith("_s") or "seconds" in name:
+    if "_per_s" in name or name.endswith("_s") or "seconds" in name:
         return f"{value:,.1f}"
     return f"{value:.4g}"

@@ -39,11 +39,12 @@ class EvaluateInputs:
         candidate_id: Id of the artifact that holds the exported file; "" when it is not in a store.
         model: ``name``, ``version``, ``source``; other entries are shown as they are.
         dataset: ``id``, ``name``, sizes ``train``, ``val``, ``test``, ``skipped`` (pictures left out when the
-            version was made), ``train_counts`` (class → pictures; for the baseline); others are shown as they are.
+            version was made), ``counts`` (split → class → pictures; ``train`` decides the baseline); others are
+            shown as they are.
         leaderboard: Rows of the search, best first; a row with ``chosen: true`` is marked.
         curves: Rows of the training run by ``epoch`` (``train_loss``, ``loss``, ``accuracy``, ``macro_f1``).
-        int8: Decision and measurements of the export, e.g. ``{"chosen": true, "reason": …, "fp32": {…},
-            "int8": {…}}``.
+        int8: Decision and measurements of the export: ``{"kept", "reason", "fp32": {…}, "int8": {…},
+            "conditions": {…}}``.
         int8_predict: The INT8 file, judged on the same pictures when given.
         openings: Who opened the test split, when and what for (rows of :meth:`SealedSplit.open`'s record).
         spec_digest: Of the whole experiment.
@@ -130,7 +131,7 @@ def _answers(inputs: EvaluateInputs, context: Context) -> Answers:
 
 
 def _measure(answers: Answers, spec: EvaluateSpec, inputs: EvaluateInputs, context: Context) -> Scores:
-    counts = inputs.dataset.get("train_counts")
+    counts = inputs.dataset.get("counts", {}).get("train")
     return measure(
         answers.probabilities[inputs.judged],
         inputs.samples.labels[answers.positions],

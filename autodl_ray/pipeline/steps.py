@@ -328,6 +328,8 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
     version = run.version
     return {
         "id": version.id,
+        "name": Path(run.spec.data.path).name,
+        "skipped": len(json.loads(version.artifact.file("findings.json").read_text(encoding="utf-8"))["unreadable"]),
         "classes": list(version.classes),
         "train": len(version.train),
         "val": len(version.val),

@@ -64,7 +64,13 @@ def sometimes_wrong(images: Sequence[ImageArray]) -> npt.NDArray[np.float32]:
 def inputs(samples: TestSamples, predict: Predict = sometimes_wrong, **more: Any) -> EvaluateInputs:
     facts: dict[str, Any] = {
         "model": {"name": "tiny", "version": "1", "source": "quick"},
-        "dataset": {"id": "d1", "train": 30, "val": 6, "test": len(samples)},
+        "dataset": {
+            "id": "d1",
+            "train": 30,
+            "val": 6,
+            "test": len(samples),
+            "counts": {"train": dict.fromkeys(COLOURS, 10)},
+        },
         "candidate_id": "c1",
     }
     return EvaluateInputs(predict=predict, samples=samples, **{**facts, **more})
@@ -189,7 +195,7 @@ def test_int8_is_judged_on_the_same_pictures(tmp_path: Path) -> None:
         colours(tmp_path / "data"),
         seer,
         int8_predict=sometimes_wrong,
-        int8={"chosen": False, "fp32": {"bytes": 4_000_000}, "int8": {"bytes": 1_000_000}},
+        int8={"kept": False, "reason": "less accurate", "fp32": {"bytes": 4_000_000}, "int8": {"bytes": 1_000_000}},
     )
     made = run(EvaluateSpec(), given, context=context(tmp_path))
     report = EvaluationReport.model_validate_json(made.file("report.json").read_text())
@@ -199,6 +205,7 @@ def test_int8_is_judged_on_the_same_pictures(tmp_path: Path) -> None:
     page = made.file("report.html").read_text()
     assert "INT8 against FP32" in page
     assert "4.0 MB" in page
+    assert "INT8 is not delivered: less accurate" in page
 
 
 def test_pictures_arrive_in_order_in_bounded_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
