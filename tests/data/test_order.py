@@ -1,0 +1,48 @@
+"""The order of samples: every sample once an epoch, for every number of workers and wherever it begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autodl_ray.data.stream.order import Plan
+from autodl_ray.errors import SpecError
+
+
+@given(n=st.integers(1, 200), batch=st.integers(1, 40), world=st.integers(1, 5), epoch=st.integers(0, 3))
+def test_the_ranks_together_are_the_epoch(n: int, batch: int, world: int, epoch: int) -> None:
+    if batch < world:
+        with pytest.raises(SpecError, match="smaller than the number of workers"):
+            Plan(n, batch, 0, 0, world)
+        return
+    single = list(Plan(n, batch, 0).batches(epoch))
+    assert sorted(np.concatenate(single).tolist()) == list(range(n))
+    ranks = [list(Plan(n, batch, 0, rank, world).batches(epoch)) for rank in range(world)]
+    assert {len(parts) for parts in ranks} == {Plan(n, batch, 0).steps}
+    assert all(len(part) > 0 for parts in ranks for part in parts)
+    for step, whole in enumerate(single):
+        together = np.concatenate([parts[step] for parts in ranks])
+        assert np.array_equal(together[: len(whole)], whole)
+        assert len(together) == max(len(whole), world)
+
+
+@given(
+    start=st.integers(0, 3),
+    epochs=st.integers(0, 3),
+    skip=st.integers(0, 5),
+    per_block=st.integers(1, 7),
+)
+def test_blocks_cover_every_batch_once(start: int, epochs: int, skip: int, per_block: int) -> None:
+    plan = Plan(50, 8, 3)
+    blocks = list(plan.blocks(start, start + epochs, skip=skip, batches_per_block=per_block))
+    steps = [(b.epoch, s) for b in blocks for s in range(b.first, b.stop)]
+    wanted = [(e, s) for e in range(start, start + epochs) for s in range(plan.steps)]
+    assert steps == wanted[skip if epochs else 0 :]
+    assert all(0 < b.stop - b.first <= per_block for b in blocks)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = {tuple(next(Plan(100, 100, seed).batches(epoch))) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4

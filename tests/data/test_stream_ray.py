@@ -1,0 +1,104 @@
+"""The stream on Ray: the same batches as without it, beside training that reserves nearly everything."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodl_ray.artifacts import DatasetVersion
+from autodl_ray.augment import AugmentPolicy
+from autodl_ray.data.stream import STREAM_CPUS, StreamSource
+from autodl_ray.data.stream import kept as kept_module
+from autodl_ray.data.stream import source as source_module
+from autodl_ray.errors import DatasetError
+from autodl_ray.images import Preprocess
+from tests.data.streams import digits_version, taken
+
+pytestmark = pytest.mark.ray
+PREPROCESS = Preprocess(size=8)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return digits_version(tmp_path_factory.mktemp("digits"))
+
+
+def make(version: DatasetVersion, *, kept: bool) -> StreamSource:
+    limit = 2**30 if kept else 0
+    source = StreamSource.make(version.train, version.val, PREPROCESS, seed=3, memory_limit_bytes=limit)
+    assert source.is_streamed is not kept
+    return source
+
+
+def without_ray(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int, str]]]:
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_module, "ray_is_on", lambda: False)
+        patch.setattr(source_module, "ray_is_on", lambda: False)
+        return taken(make(version, kept=False), stop=3)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_gives_what_threads_give(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = without_ray(version, monkeypatch)
+    streamed = make(version, kept=False)
+    assert taken(streamed, stop=3) == expected
+    assert taken(streamed, start=2, stop=3, skip_batches=1) == [expected[2][16:]]
+    assert taken(make(version, kept=True), stop=3) == expected
+    ids = np.concatenate([batch.ids for batch in streamed.val_batches(batch_size=9)])
+    assert np.array_equal(ids, version.val.ids)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("kept", [True, False])
+def test_in_an_actor_that_reserves_all_but_what_the_stream_needs(
+    version: DatasetVersion, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    import ray
+
+    source = make(version, kept=kept)
+    assert source.cpus_needed == (0 if kept else STREAM_CPUS)
+
+    class Trial:
+        def take(self, source: StreamSource) -> Any:
+            return taken(source, stop=3)
+
+    cpus = ray.cluster_resources()["CPU"] - STREAM_CPUS  # type: ignore[no-untyped-call]
+    actor = ray.remote(num_cpus=cpus)(Trial).remote()
+    try:
+        assert ray.get(actor.take.remote(source), timeout=60) == without_ray(version, monkeypatch)
+    finally:
+        ray.kill(actor)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_broken_picture_in_a_task(tmp_path: Path) -> None:
+    version = digits_version(tmp_path)
+    source = make(version, kept=False)
+    broken = version.train.paths[7]
+    (version.train.root / broken).write_bytes(b"")
+    assert len(taken(source, stop=1)[0]) == len(version.train) - 1
+    assert source.unreadable == {broken: "The picture is empty (0 bytes)."}
+    for path in version.train.paths[:60]:
+        (version.train.root / path).write_bytes(b"")
+    with pytest.raises(DatasetError, match="pictures could not be read"):
+        taken(source, stop=1)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_closed_stream_stops_its_tasks(version: DatasetVersion) -> None:
+    import ray
+
+    epochs = make(version, kept=False).train_epochs(
+        start=0, stop=500, batch_size=16, augment=AugmentPolicy.parse("light")
+    )
+    next(next(epochs))
+    epochs.close()  # type: ignore[attr-defined]
+    whole = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends and ray.available_resources().get("CPU") != whole:  # type: ignore[no-untyped-call]
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == whole  # type: ignore[no-untyped-call]
