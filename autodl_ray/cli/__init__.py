@@ -49,9 +49,7 @@ def _run(arguments: list[str]) -> int:
 
     from autodl_ray.cli.console import Console
 
-    console = Console(
-        json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments
-    )
+    console = Console(json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         result = app()(arguments, standalone_mode=False, obj=console)

@@ -136,9 +136,7 @@ def _print(result: RunResult, console: Console) -> None:
         for r in result.leaderboard[:8]
     ]
     console.print()
-    console.table(
-        "leaderboard (validation split)", ["model", "accuracy", "macro F1", "epochs", "time", "status"], rows
-    )
+    console.table("leaderboard (validation split)", ["model", "accuracy", "macro F1", "epochs", "time", "status"], rows)
     console.print()
     console.print(f"dataset   {result.dataset_id}")
     console.print(f"test      {result.report.meta.get('summary', '')}")

@@ -132,11 +132,11 @@ def _search_and_train(state: Run, record: RunRecord) -> Action:
             record.decided(step, action)
         state.context.progress.say(f"{action.kind}: {action.reason}")
         if action.kind == "sweep":
-            search(state, action, key="sweep", startup_s=_STARTUP_S)
+            search(state, action, key="sweep")
             swept, trial_epochs = True, action.epochs
         else:
             trainings += 1
-            search(state, action, key="train" if trainings == 1 else f"train{trainings}", startup_s=_STARTUP_S)
+            search(state, action, key="train" if trainings == 1 else f"train{trainings}")
             trained = True
     raise StageError("The plan of the run does not end.", hint="this is a bug; please report it")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodl_ray import evaluate, export
-from autodl_ray.artifacts import Artifact, DatasetVersion
+from autodl_ray.artifacts import Artifact, DatasetVersion, write_atomic
 from autodl_ray.data.stream import StreamSource
-from autodl_ray.errors import RunInterrupted
-from autodl_ray.images import Preprocess
+from autodl_ray.images import Preprocess, decode_image
 from autodl_ray.pipeline.planner import Action
 from autodl_ray.pipeline.result import LeaderboardRow
 from autodl_ray.runtime import Context
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autodl_ray.models.zoo import ZooEntry
     from autodl_ray.tune import SweepRun
 
-__all__ = ["Contender", "Network", "Run", "choose_network", "finish", "quick_model", "search"]
+__all__ = ["Contender", "Network", "Run", "choose_network", "finish", "quick_model", "ranked", "search"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Contender:
     network: Network
     weights_file: Path
     row: LeaderboardRow
+    curve: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass
@@ -67,7 +68,6 @@ class Run:
     rows: list[LeaderboardRow] = field(default_factory=list)
     speeds: dict[str, float] = field(default_factory=dict)
     head_init: Path | None = None
-    bundle: Artifact | None = None
     _source: StreamSource | None = None
 
     @property
@@ -100,16 +100,39 @@ def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
 
 def quick_model(run: Run) -> Contender:
     """Make the first complete bundle: frozen features, a head fitted on them, exported and checked."""
+    network = _quick_network(run)
+    folder = run.context.folder / "quick"
+    row = _found_quick(folder)
+    if row is None:
+        row = _fit_quick(run, network, folder)
+    run.head_init = folder / "head.safetensors" if network == run.network else None
+    contender = Contender(network, folder / "weights.safetensors", row)
+    run.contenders.append(contender)
+    run.rows.append(row)
+    began = time.monotonic()
+    candidate = _candidate(run, contender, int8=False, quick=True)
+    run.speeds["export_s"] = max(time.monotonic() - began, 3.0)
+    run.speeds["infer_per_s"] = _speed(candidate, run)
+    export.write_bundle(candidate, report=None, serve=run.spec.serve, context=run.context)
+    return contender
+
+
+def _found_quick(folder: Path) -> LeaderboardRow | None:
+    """The row is written last: where it is, the files of the quick model are whole."""
+    file = folder / "row.json"
+    return LeaderboardRow(**json.loads(file.read_text())) if file.exists() else None
+
+
+def _fit_quick(run: Run, network: Network, folder: Path) -> LeaderboardRow:
     from autodl_ray.models.classifier import build, save_weights
     from autodl_ray.models.features import frozen_features
     from autodl_ray.train.head import fit_head, save_head
 
-    context, version = run.context, run.version
-    network = _quick_network(run)
+    context, version, entry = run.context, run.version, network.entry
     started = time.monotonic()
-    features = {
-        split: frozen_features(
-            network.entry,
+    train, val = (
+        frozen_features(
+            entry,
             weights=network.weights,
             preprocess=network.preprocess,
             samples=samples,
@@ -118,50 +141,49 @@ def quick_model(run: Run) -> Contender:
             context=context,
         )
         for split, samples in (("train", version.train), ("val", version.val))
-    }
-    _stop_without_model(context)
+    )
     with context.progress.stage("head") as bar:
         fit = fit_head(
-            features["train"],
+            train,
             version.train.labels,
-            features["val"],
+            val,
             version.val.labels,
             num_classes=version.num_classes,
             seed=seed_for(run.spec.seed, "head"),
         )
         bar.update(1, 1, note=f"val accuracy {fit.scores['accuracy']:.4f}, {len(fit.rows)} strengths tried")
-    model = build(
-        network.entry.name,
-        num_classes=version.num_classes,
-        image_size=network.preprocess.size,
-        weights=network.weights,
-    )
+    size = network.preprocess.size
+    model = build(entry.name, num_classes=version.num_classes, image_size=size, weights=network.weights)
     fit.put_into(model)
-    work = context.folder / "work"
-    work.mkdir(exist_ok=True)
-    weights_file, head_file = work / "quick.safetensors", work / "head.safetensors"
-    save_weights(model, weights_file)
-    save_head(fit, head_file)
-    run.head_init = head_file if network == run.network else None
+    folder.mkdir(exist_ok=True)
+    save_weights(model, folder / "weights.safetensors")
+    save_head(fit, folder / "head.safetensors")
     row = LeaderboardRow(
         source="quick",
         accuracy=fit.scores["accuracy"],
         macro_f1=fit.scores["macro_f1"],
         epochs=0,
-        seconds=time.monotonic() - started,
+        seconds=round(time.monotonic() - started, 2),
         status="finished",
-        params={"model": network.entry.name, "frozen": True, "l2": fit.l2},
+        params={"model": entry.name, "frozen": True, "l2": fit.l2},
     )
-    contender = Contender(network, weights_file, row)
-    run.contenders.append(contender)
-    run.rows.append(row)
-    began = time.monotonic()
-    run.bundle = _bundle(run, contender, report=None, int8=False, quick=True)
-    run.speeds["export_s"] = time.monotonic() - began
-    return contender
+    write_atomic(folder / "row.json", json.dumps(row.to_json()) + "\n")
+    return row
 
 
-def search(run: Run, action: Action, *, key: str, startup_s: float) -> SweepRun:
+def _speed(candidate: Artifact, run: Run) -> float:
+    """Measure pictures a second of the exported model, on a few validation pictures."""
+    from autodl_ray.models.predictor import Predictor
+
+    predict = Predictor.open(candidate.path, variant="fp32", verify=False)
+    images = [decode_image(run.version.val.read(i)) for i in range(min(16, len(run.version.val)))]
+    predict(images)
+    began = time.perf_counter()
+    predict(images)
+    return len(images) / (time.perf_counter() - began)
+
+
+def search(run: Run, action: Action, *, key: str) -> SweepRun:
     """Run the trials of an action (a sweep, or one final training) and enter them for the win."""
     from autodl_ray import tune
 
@@ -179,25 +201,24 @@ def search(run: Run, action: Action, *, key: str, startup_s: float) -> SweepRun:
         deadline=deadline,
         head_init=run.head_init,
         param_space=dict(spec.param_space or run.network.entry.param_space) if action.kind == "sweep" else {},
-        enqueue=(),
+        dataset_id=run.version.id,
     )
     sweep = tune.run(spec, inputs, key=key, context=run.context)
-    label = "sweep " if action.kind == "sweep" else ""
     for trial in sweep.trials:
         if not trial.metrics:
             continue
         row = LeaderboardRow(
-            source=f"{label}{trial.id}" if label else key,
+            source=f"{key} {trial.id}" if action.kind == "sweep" else key,
             accuracy=trial.metrics["accuracy"],
             macro_f1=trial.metrics["macro_f1"],
             epochs=trial.epochs,
-            seconds=trial.seconds,
+            seconds=round(trial.seconds, 2),
             status=trial.status,
-            params=trial.params,
+            params=dict(trial.params),
         )
         run.rows.append(row)
         if sweep.best is not None and trial.id == sweep.best.id and sweep.best_weights is not None:
-            run.contenders.append(Contender(run.network, sweep.best_weights, row))
+            run.contenders.append(Contender(run.network, sweep.best_weights, row, trial.curve))
         if trial.metrics.get("images_per_s"):
             run.speeds["train_per_s"] = trial.metrics["images_per_s"]
     return sweep
@@ -241,11 +262,6 @@ def _quick_network(run: Run) -> Network:
     return Network(*choose(spec, run.version.image_size))
 
 
-def _stop_without_model(context: Context) -> None:
-    if context.stop.is_set():
-        raise RunInterrupted("Stopped before there was a model; what was computed is kept.")
-
-
 def _candidate(run: Run, contender: Contender, *, int8: bool, quick: bool) -> Artifact:
     from autodl_ray.models.classifier import build, load_weights
 
@@ -285,11 +301,6 @@ def _candidate(run: Run, contender: Contender, *, int8: bool, quick: bool) -> Ar
     )
 
 
-def _bundle(run: Run, contender: Contender, *, report: Artifact | None, int8: bool, quick: bool) -> Artifact:
-    candidate = _candidate(run, contender, int8=int8, quick=quick)
-    return export.write_bundle(candidate, report=report, serve=run.spec.serve, context=run.context)
-
-
 def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
     from autodl_ray.models.predictor import Predictor
 
@@ -297,7 +308,8 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
     found = run.context.store.find(key)
     if found is not None and found.manifest.inputs.get("candidate") == candidate.id:
         return found
-    samples = run.version.test.open(run.context.folder / "test-openings.json", purpose=f"candidate {candidate.id}")
+    record = run.context.folder / "test-openings.json"
+    samples = run.version.test.open(record, purpose=f"candidate {candidate.id}")
     info = json.loads(candidate.file("bundle.json").read_text())
     has_int8 = "model.int8.onnx" in candidate.manifest.files
     return evaluate.run(
@@ -308,11 +320,11 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
             candidate_id=candidate.id,
             model={"name": winner.network.entry.name, "source": winner.row.source, "version": info.get("version", "")},
             dataset=_dataset_facts(run),
-            leaderboard=[row.to_json() for row in ranked(run.rows)],
-            curves=_curves(winner),
+            leaderboard=[{**row.to_json(), "chosen": row == winner.row} for row in ranked(run.rows)],
+            curves=list(winner.curve),
             int8=info.get("int8"),
             int8_predict=Predictor.open(candidate.path, variant="int8", verify=False) if has_int8 else None,
-            openings=json.loads((run.context.folder / "test-openings.json").read_text()),
+            openings=json.loads(record.read_text()),
             spec_digest=spec_digest(run.spec),
         ),
         context=run.context,
@@ -336,12 +348,3 @@ def _dataset_facts(run: Run) -> dict[str, Any]:
         "test": version.test.size,
         **version.artifact.meta,
     }
-
-
-def _curves(winner: Contender) -> list[dict[str, Any]]:
-    file = winner.weights_file.parent / "curves.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-    return rows
-
-
-_ = replace
