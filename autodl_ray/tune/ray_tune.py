@@ -18,7 +18,8 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback, Stopper
+from ray.tune import Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -217,11 +218,21 @@ class _JournalScheduler(FIFOScheduler):
             self._bridge.complete(trial.trial_id)
 
 
-class _Ticker(Callback):
-    """The heartbeat of Tune's loop."""
+class _Ticker(TrialProgressCallback):
+    """The heartbeat of Tune's loop, in the place of the callback that prints results at any verbosity."""
 
     def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
         self._bridge = bridge
+
+    def on_trial_result(self, *args: Any, **kwargs: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_error(self, *args: Any, **kwargs: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
+        """Print nothing."""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         with self._bridge.guarded():

@@ -162,7 +162,7 @@ class _Sweep:
             cpus_per_worker=None if train.cpus_per_worker == "auto" else train.cpus_per_worker,
             gpus_per_worker=None if train.gpus_per_worker == "auto" else train.gpus_per_worker,
             max_concurrent_trials=None if spec.max_concurrent_trials == "auto" else spec.max_concurrent_trials,
-            stream_cpus=float(getattr(self.inputs.source, "stream_cpus", 0.0)),
+            stream_cpus=self.inputs.source.cpus_needed,
         )
 
     def settings(self, params: Mapping[str, Any]) -> FitConfig:
