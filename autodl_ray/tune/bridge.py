@@ -65,6 +65,10 @@ class Bridge:
         self._ticked = 0.0
         self._stopping_since: float | None = None
 
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Leave nothing in a pickle: Tune pickles its parts for a restore that the journal makes needless."""
+        return object, ()
+
     def call(self, tune_id: str) -> TrialCall | str | None:
         """Return the next trial; None: not now; ``FINISHED``: never again."""
         engine = self.engine
