@@ -81,7 +81,7 @@ def _execute(shared: ray.ObjectRef[Any], blocks: list[Block], block_bytes: int) 
             BlockSource(shared, blocks, block_bytes),
             override_num_blocks=len(blocks),
             num_cpus=_TASK_CPUS,
-            concurrency=tasks,
+            concurrency=min(tasks, len(blocks)),  # Ray warns when more are allowed than there can be
         )
         # No prefetching here: its thread would outlive an iterator that is closed early, with the blocks it holds.
         # Blocks are on this machine already, and the caller takes them in a thread of its own.
