@@ -147,9 +147,10 @@ def _centre(nodes: _Nodes, values: str, sizes: str, size: int) -> str:
 
 
 def _pad(nodes: _Nodes, values: str, sizes: str, size: int) -> None:
-    """Fill with 0, which is the mean after normalisation."""
+    """Fill with 0, which is the mean after normalisation; all axes are given for the reason in :func:`_resize`."""
     rest = nodes.add("Sub", [nodes.constant("padded_side", size), sizes], "rest")
     before = nodes.add("Div", [rest, nodes.constant("half", 2)], "before")
-    pads = nodes.add("Concat", [before, nodes.add("Sub", [rest, before], "after")], "pads", axis=0)
+    none = nodes.constant("batch_channels_pads", [0, 0])
+    pads = nodes.add("Concat", [none, before, none, nodes.add("Sub", [rest, before], "after")], "pads", axis=0)
     zero = nodes.constant("zero", np.asarray(0.0, dtype=np.float32))
-    nodes.add("Pad", [values, pads, zero, nodes.constant("axes", [2, 3])], PIXELS, mode="constant")
+    nodes.add("Pad", [values, pads, zero], PIXELS, mode="constant")

@@ -1,0 +1,150 @@
+"""Candidates and bundles: whole files, a version by content, parity as a gate, and an atomic replacement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from autodl_ray.artifacts import Artifact, Store
+from autodl_ray.artifacts.bundle import open_bundle
+from autodl_ray.errors import BundleError, StageError
+from autodl_ray.export import CandidateInputs, make_candidate, weights_digest, write_bundle
+from autodl_ray.export.parity import check_parity, compare
+from autodl_ray.models.classifier import build, load_weights
+from autodl_ray.spec import ExportSpec, ServeSpec
+from tests.export.tiny import CLASSES, context_in
+
+
+def test_a_candidate_is_whole(candidate: Artifact, inputs: CandidateInputs) -> None:
+    assert set(candidate.manifest.files) == {
+        "bundle.json",
+        "model.int8.onnx",
+        "model.onnx",
+        "model.safetensors",
+        "parity.json",
+    }
+    assert candidate.manifest.kind == "candidate"
+    assert candidate.manifest.inputs == dict(inputs.inputs)
+    _, info = open_bundle(candidate.path)
+    assert (info.name, info.classes, info.model, info.licence) == ("shapes", CLASSES, "small_cnn", "Apache-2.0")
+    assert info.preprocess.to_preprocess() == inputs.preprocess
+    assert info.exporter == "trace"
+    assert info.default_variant == "int8"
+    assert len(info.version) == 12
+    assert info.val_scores == {"accuracy": 1.0}
+    parity = json.loads(candidate.file("parity.json").read_text())
+    assert parity["passed"]
+    assert parity["pictures"] == len(inputs.val)
+    assert parity["batches"] == [1, 16]
+    assert parity["agreement"] == 1.0
+    assert 0 < parity["max_difference"] < 1e-3
+
+
+def test_its_weights_load_again(candidate: Artifact, inputs: CandidateInputs) -> None:
+    again = build("small_cnn", num_classes=3, image_size=32, weights="none")
+    load_weights(again, candidate.file("model.safetensors"))
+    for name, value in inputs.model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], value)
+
+
+def test_the_version_follows_the_content(inputs: CandidateInputs, tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    quick = replace(inputs, with_int8=False, parity_samples=4)
+    made = [make_candidate(ExportSpec(), quick, key=f"shapes/candidates/{k}", context=context) for k in "ab"]
+    renamed = replace(quick, classes=("a", "b", "c"))
+    other = make_candidate(ExportSpec(), renamed, key="shapes/candidates/c", context=context)
+    versions = [open_bundle(a.path)[1].version for a in (*made, other)]
+    assert versions[0] == versions[1] != versions[2]
+    assert made[0].id == made[1].id
+    assert json.loads(made[0].file("parity.json").read_text())["pictures"] == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "with_int8", "reason"),
+    [
+        (ExportSpec(int8="off"), True, "export.int8 is off"),
+        (ExportSpec(), False, "not tried for this candidate"),
+        (ExportSpec(min_speedup=1000, calibration=8), True, "too slow"),
+    ],
+)
+def test_int8_left_out_has_a_reason(
+    spec: ExportSpec, with_int8: bool, reason: str, inputs: CandidateInputs, tmp_path: Path
+) -> None:
+    quick = replace(inputs, with_int8=with_int8, parity_samples=4)
+    made = make_candidate(spec, quick, key="shapes/candidates/x", context=context_in(tmp_path))
+    _, info = open_bundle(made.path)
+    assert info.int8.reason.startswith(reason)
+    assert not info.int8.kept
+    assert info.variants == {"fp32": "model.onnx"}
+    assert "model.int8.onnx" not in made.manifest.files
+
+
+def test_a_file_that_answers_otherwise_is_no_candidate(candidate: Artifact, inputs: CandidateInputs) -> None:
+    graph = onnx.load(candidate.file("model.onnx"))
+    bias = next(t for t in graph.graph.initializer if list(t.dims) == [3])
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([9, 0, -9]), bias.name))
+    with pytest.raises(StageError, match="does not answer like the trained one") as caught:
+        check_parity(inputs.model, graph.SerializeToString(), preprocess=inputs.preprocess, samples=inputs.val)
+    assert "agreement 0." in str(caught.value)
+    assert "agreement from 0.995" in str(caught.value)
+
+
+def test_parity_looks_at_every_batch_size_and_both_limits() -> None:
+    wanted = np.array([[0.6, 0.4], [0.3, 0.7]], dtype=np.float32)
+    record = compare(wanted, [wanted, wanted + np.float32([[2e-3, -2e-3]])], batches=(1, 2))
+    assert record.agreement == 1.0
+    assert record.max_difference == pytest.approx(2e-3, rel=1e-3)
+    assert not record.passed
+    assert not compare(wanted, [wanted, wanted[::-1]], batches=(1, 2)).passed
+    assert compare(wanted, [wanted], batches=(1,)).passed
+
+
+def test_bundle_of_a_candidate(candidate: Artifact, tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    first = write_bundle(candidate, report=None, serve=ServeSpec(port=9000), context=context)
+    _, info = open_bundle(first.path)
+    _, before = open_bundle(candidate.path)
+    assert info.serve is not None
+    assert info.serve["port"] == 9000
+    assert info.test_scores is None
+    assert info.version == before.version
+    assert first.manifest.inputs == {"candidate": candidate.id}
+    assert first.file("model.onnx").read_bytes() == candidate.file("model.onnx").read_bytes()
+    assert write_bundle(candidate, report=None, serve=ServeSpec(port=9000), context=context).id == first.id
+
+
+def test_a_report_replaces_the_bundle_and_brings_its_scores(candidate: Artifact, tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    first = write_bundle(candidate, report=None, serve=ServeSpec(), context=context)
+    scores = {"accuracy": {"value": 0.93, "low": 0.9, "high": 0.95}}
+    with context.store.write("shapes/report", kind="evaluation", spec_digest="", inputs={}, seed=0) as writer:
+        (writer.path / "report.json").write_text(json.dumps({"scores": scores}))
+    report = context.store.find("shapes/report")
+    second = write_bundle(candidate, report=report, serve=ServeSpec(), context=context)
+    assert second.path == first.path
+    assert second.id != first.id
+    assert open_bundle(second.path)[1].test_scores == scores
+    assert [p.name for p in second.path.parent.iterdir() if p.name.startswith(".bundle")] == []
+
+
+def test_a_damaged_candidate_makes_no_bundle(inputs: CandidateInputs, tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    quick = replace(inputs, with_int8=False, parity_samples=2)
+    made = make_candidate(ExportSpec(), quick, key="shapes/candidates/x", context=context)
+    (made.path / "model.onnx").write_bytes(b"short")
+    with pytest.raises(BundleError, match="truncated or was changed"):
+        write_bundle(made, report=None, serve=ServeSpec(), context=context)
+    assert Store(tmp_path).find("shapes/bundle") is None
+
+
+def test_weights_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    assert weights_digest(tmp_path / "a") != weights_digest(tmp_path / "b")
+    assert len(weights_digest(tmp_path / "a")) == 32
