@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -114,13 +114,16 @@ class VerticalFlip(Op):
 class RandomRotate(Op):
     """Turn the picture counter-clockwise.
 
-    Quarter turns are exact and exchange the sides of a picture that is not square; other angles keep the sides and
-    fill the corners.
+    Quarter turns are exact and exchange the sides of a picture that is not square; other angles keep the sides, and
+    the corners come from ``border``.
     """
 
     moves_pixels: ClassVar[bool] = True
     degrees: Annotated[float, Field(ge=0, le=180)] | Annotated[tuple[Angle, ...], Field(min_length=1)] = Field(
         15.0, description="a number 0 to 180 (an angle between -number and number), or a list (one of these angles)"
+    )
+    border: Literal["edge", "fill"] = Field(
+        "edge", description="edge (corners repeat the edge's pixels) or fill (the mean colour)"
     )
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
@@ -141,7 +144,7 @@ class RandomRotate(Op):
             matrix,
             (width, height),
             flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
+            borderMode=cv2.BORDER_REPLICATE if self.border == "edge" else cv2.BORDER_CONSTANT,
             borderValue=target.fill,
         )
         return np.asarray(turned, dtype=np.uint8)
