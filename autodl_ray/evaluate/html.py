@@ -155,7 +155,7 @@ def _value(value: object, key: object = "") -> str:
     if isinstance(value, Mapping):
         return _joined([f"{_label(k)} {_value(v, k)}" for k, v in value.items()])
     if isinstance(value, list | tuple):
-        return _joined([_value(v, key) for v in value])
+        return " × ".join(map(str, value)) + " px" if name == "image_size" else _joined([_value(v, key) for v in value])
     return str(value)
 
 
