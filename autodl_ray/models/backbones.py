@@ -41,7 +41,10 @@ def mobilenet_v3_small(image_size: int) -> nn.Module:
     import torchvision
     from torch import nn
 
+    from autodl_ray.models.layers import quicken_depthwise
+
     network = torchvision.models.mobilenet_v3_small(weights=None)
+    quicken_depthwise(network)
     network.classifier = nn.Sequential(*list(network.classifier)[:2])
     return _as_module(network)
 
@@ -50,10 +53,11 @@ def efficientnet_lite0(image_size: int) -> nn.Module:
     """Return timm's ``tf_efficientnet_lite0`` without its classifier, its padding fixed for this input; D = 1280."""
     import timm
 
-    from autodl_ray.models.layers import fix_same_padding
+    from autodl_ray.models.layers import fix_same_padding, quicken_depthwise
 
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     fix_same_padding(network, image_size)
+    quicken_depthwise(network)
     return _as_module(network)
 
 

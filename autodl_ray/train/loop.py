@@ -25,6 +25,7 @@ from autodl_ray.seeding import seed_for
 from autodl_ray.train.checkpoint import BEST, load_checkpoint, save_checkpoint
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.head import load_head
+from autodl_ray.train.memory import kept_memory
 from autodl_ray.train.optim import MovingAverage, build_optimizer, set_lr
 from autodl_ray.train.peers import Alone, Peers, StepVote
 from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
@@ -118,7 +119,7 @@ def fit(
         StageError: The loss is no longer a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _threads(num_threads), torch.random.fork_rng(devices=[]):
+    with kept_memory(), _threads(num_threads), torch.random.fork_rng(devices=[]):
         run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers or Alone())
         return run.train(report, should_stop)
 
