@@ -276,7 +276,7 @@ _TUNE_KEYS = frozenset(
 
 
 def _ours(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in result.items() if k not in _TUNE_KEYS}
+    return {k: v for k, v in result.items() if k.split("/", 1)[0] not in _TUNE_KEYS}
 
 
 def _reason(trial: Any) -> str:
