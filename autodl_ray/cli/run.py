@@ -139,8 +139,8 @@ def _print(result: RunResult, console: Console) -> None:
     console.table("leaderboard (validation split)", ["model", "accuracy", "macro F1", "epochs", "time", "status"], rows)
     console.print()
     console.print(f"dataset   {result.dataset_id}")
-    console.print(f"test      {result.report.meta.get('summary', '')}")
-    console.print(f"int8      {result.bundle.meta.get('int8', '')}")
+    console.print(f"test      {_test_line(result.report.meta)}")
+    console.print(f"int8      {result.int8}")
     console.print(f"report    {_relative(result.report.path / 'report.html')}")
     console.print(f"bundle    {_relative(result.bundle.path)}  ({human_seconds(result.seconds)} in all)")
     console.print()
@@ -148,6 +148,14 @@ def _print(result: RunResult, console: Console) -> None:
     bundle = shlex.quote(_relative(result.bundle.path))
     console.print(f"  autodl serve {bundle}")
     console.print(f"  autodl predict {bundle} PHOTO.jpg")
+
+
+def _test_line(meta: dict[str, Any]) -> str:
+    low, high = meta["accuracy_interval"]
+    return (
+        f"accuracy {meta['accuracy']:.4f} ({low:.3f} to {high:.3f}), macro F1 {meta['macro_f1']:.4f}, "
+        f"on {meta['num_images']} pictures that nothing was chosen by"
+    )
 
 
 def _relative(path: Path) -> str:

@@ -122,6 +122,7 @@ def make_candidate(spec: ExportSpec, inputs: CandidateInputs, *, key: str, conte
 
 
 def _export(inputs: CandidateInputs) -> _Exported:
+
     from autodl_ray.export.graph import with_preprocess
     from autodl_ray.export.onnx import export_core, frozen_copy
     from autodl_ray.export.parity import check_parity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class RunResult:
     interrupted: bool = False
     repeated: bool = False
 
+    @property
+    def int8(self) -> str:
+        """What became of INT8, in one line."""
+        record = json.loads(self.bundle.file("bundle.json").read_text())["int8"] or {}
+        kept = "delivered" if record.get("kept") else "left out"
+        return f"{kept}: {record.get('reason', 'not tried')}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain data."""
         return {
@@ -77,7 +85,8 @@ class RunResult:
             "winner": self.winner,
             "bundle": str(self.bundle.path),
             "report": str(self.report.path / "report.html"),
-            "model": self.bundle.meta,
+            "model": self.bundle.meta["model"],
+            "int8": self.int8,
             "test": self.report.meta,
             "leaderboard": [row.to_json() for row in self.leaderboard],
         }

@@ -291,6 +291,7 @@ def _candidate(run: Run, contender: Contender, *, int8: bool, quick: bool) -> Ar
             dataset_id=run.version.id,
             source=source,
             with_int8=int8,
+            val_scores={"accuracy": contender.row.accuracy, "macro_f1": contender.row.macro_f1},
             licence=network.entry.licence,
             parity_samples=64 if quick else None,
             inputs=inputs,

@@ -91,9 +91,7 @@ def test_int8_is_left_out_when_it_would_eat_the_budget() -> None:
 def test_no_action_reaches_into_the_time_kept_for_the_end(
     left: float, train_per_s: float, num_train: int, full: int, swept: bool
 ) -> None:
-    seen = replace(
-        PHOTOS, left_s=left, train_per_s=train_per_s, num_train=num_train, full_epochs=full, swept=swept
-    )
+    seen = replace(PHOTOS, left_s=left, train_per_s=train_per_s, num_train=num_train, full_epochs=full, swept=swept)
     action: Action = decide(seen)
     if action.seconds is not None:
         assert 0 < action.seconds <= left - finish_seconds(seen) + 1e-6
