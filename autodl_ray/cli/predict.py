@@ -116,15 +116,15 @@ def _read(path: Path) -> ImageArray | str:
 
 
 def _table(console: Console, predictor: Predictor, rows: Sequence[dict[str, Any]]) -> None:
+    """Print a line a picture; the file comes last and whole, however long its path is."""
     if not rows:
         return
     more = any("top" in row for row in rows)
-    console.table(
-        f"{predictor.name} {predictor.version} ({predictor.variant})",
-        ["file", "class", "probability", *(["then"] if more else [])],
-        [[row["file"], row["class"], f"{row['probability']:.4f}", *([_then(row)] if more else [])] for row in rows],
-    )
-
-
-def _then(row: dict[str, Any]) -> str:
-    return ", ".join(f"{t['class']} {t['probability']:.4f}" for t in row["top"][1:])
+    lines = [["class", "probability", *(["then"] if more else []), "file"]]
+    for row in rows:
+        then = [", ".join(f"{t['class']} {t['probability']:.4f}" for t in row["top"][1:])] if more else []
+        lines.append([row["class"], f"{row['probability']:.4f}", *then, row["file"]])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
+    console.print(f"{predictor.name} {predictor.version} ({predictor.variant})")
+    for line in lines:
+        console.print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))

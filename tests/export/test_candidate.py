@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from autodl_ray.artifacts import Artifact, Store
@@ -17,6 +19,9 @@ from autodl_ray.errors import BundleError, StageError
 from autodl_ray.export import CandidateInputs, make_candidate, weights_digest, write_bundle
 from autodl_ray.export.parity import check_parity, compare
 from autodl_ray.models.classifier import build, load_weights
+from autodl_ray.models.predictor import Predictor
+from autodl_ray.models.preprocess import preprocess_tensor
+from autodl_ray.seeding import rng_for
 from autodl_ray.spec import ExportSpec, ServeSpec
 from tests.export.tiny import CLASSES, context_in
 
@@ -148,3 +153,17 @@ def test_weights_digest(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"2")
     assert weights_digest(tmp_path / "a") != weights_digest(tmp_path / "b")
     assert len(weights_digest(tmp_path / "a")) == 32
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_the_predictor_answers_like_the_network(
+    candidate: Artifact, inputs: CandidateInputs, variant: Literal["fp32", "int8"]
+) -> None:
+    exported = Predictor.open(candidate.path, variant=variant)
+    rng = rng_for(0, "pictures")
+    images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((24, 24), (40, 13), (5, 60), (24, 24))]
+    pixels = torch.from_numpy(np.stack([preprocess_tensor(image, inputs.preprocess) for image in images]))
+    with torch.no_grad():
+        wanted = torch.softmax(inputs.model(pixels), dim=1).numpy()
+    np.testing.assert_allclose(exported(images), wanted, atol=1e-3 if variant == "fp32" else 0.2)
+    assert Predictor.open(candidate.path).variant == "int8"
