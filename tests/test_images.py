@@ -131,6 +131,21 @@ def test_at_least_keeps_both_sides() -> None:
     assert decode_image(saved(colour(640, 480), "PNG"), at_least=8).shape == (480, 640, 3)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_the_fast_decoder_sees_the_same(mode: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    smooth = Image.linear_gradient("L").resize((48, 32))
+    picture = Image.merge("RGB", [smooth, smooth.rotate(180), colour(48, 32).getchannel(0)]).convert(mode)
+    data = saved(picture, "JPEG", quality=90, exif=exif)
+    fast, slow = decode_image(data, at_least=48), decode_image(data)
+    assert fast.shape == slow.shape
+    assert np.abs(fast.astype(int) - slow).max() <= 1
+    with pytest.raises(DatasetError, match="truncated"):
+        decode_image(data[: len(data) // 2], at_least=48)
+
+
 def test_fit_rules() -> None:
     image: ImageArray = np.full((10, 20, 3), 200, dtype=np.uint8)
     image[:, :5] = 0

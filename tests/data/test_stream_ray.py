@@ -67,7 +67,8 @@ def test_in_an_actor_that_reserves_all_but_what_the_stream_needs(
             return taken(source, stop=3)
 
     cpus = ray.cluster_resources()["CPU"] - STREAM_CPUS  # type: ignore[no-untyped-call]
-    actor = ray.remote(num_cpus=cpus)(Trial).remote()
+    remote: Any = ray.remote(num_cpus=cpus)(Trial)
+    actor = remote.remote()
     try:
         assert ray.get(actor.take.remote(source), timeout=60) == without_ray(version, monkeypatch)
     finally:
