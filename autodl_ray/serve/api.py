@@ -78,9 +78,7 @@ def _predict(engine: Engine, max_bytes: int) -> APIRouter:
     router = APIRouter()
 
     @router.post("/predict")
-    async def predict(
-        request: Request, model: str | None = None, top_k: Annotated[int, Query(ge=1)] = 5
-    ) -> Response:
+    async def predict(request: Request, model: str | None = None, top_k: Annotated[int, Query(ge=1)] = 5) -> Response:
         started = time.perf_counter()
         chosen = engine.default if model is None else _model(engine, model, status=400)
         uploads, is_form = await read_uploads(request, max_bytes=max_bytes)

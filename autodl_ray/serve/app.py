@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
+from autodl_ray.errors import SpecError
 from autodl_ray.serve.api import create_app
 from autodl_ray.serve.bundles import check_bundles
 from autodl_ray.serve.engine import Engine, open_models
@@ -148,21 +149,34 @@ class BuildArgs(BaseModel):
     hosts: tuple[str, ...] | None = Field(None, description="host names it may be asked under; null: any")
 
 
-def build(args: BuildArgs) -> Application:
+def build(args: dict[str, Any]) -> Application:
     """Build the application from a Serve config file: ``import_path: autodl_ray.serve.app:build``.
 
+    Args:
+        args: The fields of :class:`BuildArgs`, as the file has them.
+
     Raises:
+        SpecError: The arguments are not valid.
         BundleError: A bundle is damaged or is none.
         InputError: The file of the API key cannot be read or is empty.
     """
-    spec = args.serve
+    wanted = _validated(args)
+    spec = wanted.serve
     plan = ReplicaPlan(
-        num_cpus=args.num_cpus or float(spec.num_threads),
+        num_cpus=wanted.num_cpus or float(spec.num_threads),
         num_threads=spec.num_threads,
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         line="as the config file says",
     )
-    key = read_api_key(Path(args.api_key_file) if args.api_key_file else None)
-    folders = {bundle.name: bundle.folder for bundle in check_bundles(args.bundles)}
-    return application(folders, spec, plan, key_hash=None if key is None else hash_key(key), hosts=args.hosts)
+    key = read_api_key(Path(wanted.api_key_file) if wanted.api_key_file else None)
+    folders = {bundle.name: bundle.folder for bundle in check_bundles(wanted.bundles)}
+    return application(folders, spec, plan, key_hash=None if key is None else hash_key(key), hosts=wanted.hosts)
+
+
+def _validated(args: dict[str, Any]) -> BuildArgs:
+    try:
+        return BuildArgs.model_validate(args)
+    except ValidationError as error:
+        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SpecError("The arguments of the application are not valid.", seen="; ".join(reasons)) from error

@@ -86,9 +86,7 @@ def parse_infer(body: bytes, *, max_pixels: int) -> InferRequest:
     return InferRequest(identifier, pixels=_pixels(tensor.get("data"), shape, max_pixels))
 
 
-def render_infer(
-    model: ServedModel, request: InferRequest, probabilities: npt.NDArray[np.float32]
-) -> dict[str, Any]:
+def render_infer(model: ServedModel, request: InferRequest, probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Return the answer for (N, C) float32 probabilities."""
     answer: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
     if request.id is not None:

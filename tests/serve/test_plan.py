@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from autodl_ray.artifacts import Store
-from autodl_ray.errors import BundleError, InputError, ResourceError
+from autodl_ray.errors import BundleError, InputError, ResourceError, SpecError
 from autodl_ray.serve.bundles import check_bundles
 from autodl_ray.serve.plan import plan_replicas
 from autodl_ray.serve.service import check_port, is_loopback, start
@@ -36,7 +37,8 @@ def test_all_replicas_fit_at_once(
 ) -> None:
     spec = ServeSpec(min_replicas=replicas[0], max_replicas=replicas[1], num_threads=threads)
     plan = plan_replicas(spec, cpus=cpus, free_bytes=16 * GB)
-    assert (plan.num_cpus, plan.line) == (pytest.approx(num_cpus), line)
+    assert plan.num_cpus == pytest.approx(num_cpus)
+    assert plan.line == line
     assert plan.num_cpus * plan.max_replicas <= cpus
 
 
@@ -113,7 +115,7 @@ def test_a_truncated_bundle_and_another_artifact_are_refused(tmp_path: Path) -> 
 def test_the_config_file_fits_ray_s_schema_and_builds(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from autodl_ray.serve.app import BuildArgs, build
+    from autodl_ray.serve.app import build
     from autodl_ray.serve.settings import SERVE_ENVIRONMENT
 
     monkeypatch.delenv("AUTODL_API_KEY", raising=False)
@@ -123,9 +125,11 @@ def test_the_config_file_fits_ray_s_schema_and_builds(bundle: Path, monkeypatch:
     assert application.import_path == f"{build.__module__}:{build.__name__}"
     assert document["http_options"]["host"] == "127.0.0.1"
     assert document["controller_options"]["runtime_env"]["env_vars"] == SERVE_ENVIRONMENT
-    args = BuildArgs.model_validate({**application.args, "bundles": [str(bundle)]})
-    deployment = build(args)._bound_deployment
-    scaling = deployment._deployment_config.autoscaling_config
+    deployment = build({**application.args, "bundles": [str(bundle)]})._bound_deployment
+    scaling: Any = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 4)
     assert deployment._deployment_config.backpressure_config.status_code == 429
-    assert deployment.init_kwargs["bundles"] == (("colours", str(bundle)),)
+    assert dict(deployment.init_kwargs)["bundles"] == (("colours", str(bundle)),)
+    with pytest.raises(SpecError, match="arguments of the application are not valid") as wrong:
+        build({"bundles": [], "serv": {}})
+    assert "serv: Extra inputs are not permitted" in str(wrong.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -20,7 +21,8 @@ COLOURS = {"red": (220, 30, 20), "green": (20, 200, 40), "blue": (30, 40, 230)}
 def write_model(path: Path, *, work: int = 0) -> None:
     """Write the ONNX model; ``work`` multiplications of 512 × 512 matrices make it slow on purpose."""
     weight = np.array([[0, 0, 4], [0, 4, 0], [4, 0, 0]], np.float32) / 255
-    constants = {"weight": weight, "bias": np.zeros(3, np.float32), "axes": np.array([1, 2], np.int64)}
+    constants: dict[str, npt.NDArray[Any]] = {"weight": weight, "bias": np.zeros(3, np.float32)}
+    constants["axes"] = np.array([1, 2], np.int64)
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["colour"], keepdims=0),
