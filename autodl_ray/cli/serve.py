@@ -65,14 +65,19 @@ def serve(
     log = Path(tempfile.gettempdir()) / f"autodl-serve-{os.getpid()}.log"
     console.log_to(log)
     signals = _Signals()
+
+    def say(plan: str) -> None:
+        signals.install()  # again: Ray has put a handler of its own on SIGTERM by now, which aborts the process
+        console.print(f"  starting {plan} …")
+
     try:
-        service = start(bundles, spec, api_key=key, say=lambda line: console.print(f"  starting {line} …"))
+        service = start(bundles, spec, api_key=key, say=say)
     except KeyboardInterrupt as error:
         raise RunInterrupted("Stopped before the service was ready.") from error
     except InputError:  # explained by itself: the log adds nothing
         log.unlink(missing_ok=True)
         raise
-    signals.now_ready()
+    signals.ready = True
     _print(service, console, with_key=key is not None)
     while not signals.stop.wait(1.0):
         pass
@@ -88,14 +93,10 @@ class _Signals:
     def __init__(self) -> None:
         self.ready = False
         self.stop = threading.Event()
-        self._install()
+        self.install()
 
-    def now_ready(self) -> None:
-        """From here on a signal asks for the stop."""
-        self.ready = True
-        self._install()  # again: Ray puts a handler of its own on SIGTERM, which aborts the process at the second one
-
-    def _install(self) -> None:
+    def install(self) -> None:
+        """Take the signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
