@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
@@ -249,19 +250,20 @@ class Store:
             self._upload(staging, key)
             return
         target = Path(self.root) / key
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-        for attempt in range(5):  # another process may put the same key there between the two renames
-            if target.exists():
+        moved: list[Path] = []
+        for attempt in range(20):  # another process may put the same key there, or take it away, at any moment
+            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+            with contextlib.suppress(FileNotFoundError):
                 target.rename(old)
+                moved.append(old)
             try:
                 staging.rename(target)
                 break
-            except OSError:
-                if attempt == 4 or not target.exists():
+            except OSError as error:
+                if attempt == 19 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            finally:
-                if target.exists():
-                    shutil.rmtree(old, ignore_errors=True)
+        for old in moved:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _restore(self, key: str) -> None:
         """Put the earlier artifact back when a kill fell between the two renames of its replacement."""

@@ -219,7 +219,7 @@ def test_a_reader_sees_the_old_or_the_new_never_half(tmp_path: Path) -> None:
     assert all(len(text) == 1000 and len(set(text)) == 1 for text in seen)
 
 
-def test_two_writers_of_one_key_both_succeed(tmp_path: Path) -> None:
+def test_writers_of_one_key_all_succeed(tmp_path: Path) -> None:
     code = """
         import sys
         from autodl_ray.artifacts import Store
@@ -227,7 +227,7 @@ def test_two_writers_of_one_key_both_succeed(tmp_path: Path) -> None:
             with Store(sys.argv[1]).write("run/a", kind="features", spec_digest="d", inputs={}, seed=0) as writer:
                 (writer.path / "x").write_text(sys.argv[2] * 100)
     """
-    processes = [run_python(code, str(tmp_path), name) for name in "ab"]
+    processes = [run_python(code, str(tmp_path), name) for name in "abc"]
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
