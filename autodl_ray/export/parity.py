@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -23,6 +24,7 @@ __all__ = ["MAX_DIFFERENCE", "MIN_AGREEMENT", "ParityRecord", "check_parity", "c
 MIN_AGREEMENT = 0.995
 MAX_DIFFERENCE = 1e-3
 _BATCH = 16
+_AT_LEAST = 64
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -72,7 +74,13 @@ def compare(wanted: Probabilities, seen: Sequence[Probabilities], *, batches: tu
 
 
 def check_parity(
-    model: nn.Module, exported: bytes, *, preprocess: Preprocess, samples: ValSamples, count: int | None = None
+    model: nn.Module,
+    exported: bytes,
+    *,
+    preprocess: Preprocess,
+    samples: ValSamples,
+    count: int | None = None,
+    until: float | None = None,
 ) -> ParityRecord:
     """Compare the network (float32, evaluation mode) with the exported file, alone and in batches.
 
@@ -82,6 +90,7 @@ def check_parity(
         preprocess: The reference is ``preprocess_tensor``.
         samples: Validation split; original files are read.
         count: How many pictures, the first of the split; None: all.
+        until: Unix time after which no further pictures are compared, once there are 64; the record says how many.
 
     Raises:
         StageError: The answers differ by more than is accepted; the figures are named.
@@ -93,6 +102,8 @@ def check_parity(
         wanted.append(_of_network(model, pictures, preprocess))
         alone.append(np.concatenate([_of_file(session, p[None]) for p in pictures]))
         together.append(_in_batches(session, pictures))
+        if until is not None and time.time() > until and len(wanted) * _BATCH >= _AT_LEAST:
+            break
     record = compare(
         np.concatenate(wanted), [np.concatenate(alone), np.concatenate(together)], batches=(1, min(_BATCH, total))
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from autodl_ray.artifacts import Artifact, Store
+from autodl_ray.artifacts import Artifact, Store, ValSamples
 from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.errors import BundleError, StageError
 from autodl_ray.export import CandidateInputs, make_candidate, weights_digest, write_bundle
@@ -108,6 +108,20 @@ def test_parity_looks_at_every_batch_size_and_both_limits() -> None:
     assert not record.passed
     assert not compare(wanted, [wanted, wanted[::-1]], batches=(1, 2)).passed
     assert compare(wanted, [wanted], batches=(1,)).passed
+
+
+def test_parity_ends_early_when_time_is_short(candidate: Artifact, inputs: CandidateInputs) -> None:
+    large = ValSamples(
+        inputs.val.root,
+        np.tile(inputs.val.ids, 3),
+        inputs.val.paths * 3,
+        np.tile(inputs.val.labels, 3),
+        inputs.val.classes,
+    )
+    exported = candidate.file("model.onnx").read_bytes()
+    record = check_parity(inputs.model, exported, preprocess=inputs.preprocess, samples=large, until=0.0)
+    assert record.pictures == 64
+    assert record.passed
 
 
 def test_bundle_of_a_candidate(candidate: Artifact, tmp_path: Path) -> None:
