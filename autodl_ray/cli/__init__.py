@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    import click
+    import typer
 
     from autodl_ray.cli.console import Console
 
@@ -58,12 +58,12 @@ def _run(arguments: list[str]) -> int:
         _log_traceback()
         console.error(str(error))
         return error.exit_code
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        console.error(error.format_message())
+    except typer.TyperException as error:  # an unknown verb or option, a missing value
+        console.error(f"{error}\n  next: autodl --help")
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.error("stopped")
         return 130
     except Exception as error:

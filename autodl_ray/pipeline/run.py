@@ -51,6 +51,7 @@ def run(
     Raises:
         AutoDLError: By kind: see :mod:`autodl_ray.errors`.
     """
+    _check_model(spec)
     stop = StopFlag(store.folder("logs") / f"stop-{os.getpid()}")
     budget = Budget(spec.budget_s, started=started or time.time())
     scout = Context(store, "", spec.seed, budget, progress, stop)
@@ -72,6 +73,14 @@ def run(
             raise RunInterrupted(error.what, hint=f"resume: {resume_line}" if resume_line else error.hint) from error
         finally:
             stop_ray()
+
+
+def _check_model(spec: ExperimentSpec) -> None:
+    """Refuse an unknown model before any picture is read."""
+    from autodl_ray.models.zoo import find_entry
+
+    if spec.model.name != "auto":
+        find_entry(spec.model.name)
 
 
 def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:

@@ -80,6 +80,7 @@ class Run:
                 self.version.val,
                 self.network.preprocess,
                 seed=seed_for(self.spec.seed, "stream"),
+                max_unreadable=self.spec.data.max_unreadable,
             )
         return self._source
 

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -20,10 +20,10 @@ def autodl(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-def commands() -> list[tuple[str, click.Command]]:
-    found: list[tuple[str, click.Command]] = []
+def commands() -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
 
-    def walk(prefix: str, command: click.Command) -> None:
+    def walk(prefix: str, command: Any) -> None:
         for name, child in getattr(command, "commands", {}).items():
             found.append((f"{prefix}{name}", child))
             walk(f"{prefix}{name} ", child)
@@ -33,12 +33,12 @@ def commands() -> list[tuple[str, click.Command]]:
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=[n for n, _ in commands()])
-def test_every_verb_has_help_with_an_example(name: str, command: click.Command) -> None:
+def test_every_verb_has_help_with_an_example(name: str, command: Any) -> None:
     text = command.help or ""
     assert "Examples:" in text
     assert f"autodl {name}" in text.split("Examples:")[1]
     for option in command.params:
-        if isinstance(option, click.Option) and option.name not in ("help", "install_completion", "show_completion"):
+        if option.param_type_name == "option" and option.name not in ("help", "install_completion", "show_completion"):
             assert option.help, f"--{option.name} of {name} has no help"
 
 
