@@ -26,9 +26,6 @@ from autodl_ray.tasks.classification import score
 
 __all__ = ["EvaluateInputs", "run"]
 
-_JUDGED, _INT8 = "fp32", "int8"
-
-
 @dataclass(frozen=True)
 class EvaluateInputs:
     """What is judged, on what, and the facts that the report shows beside the scores.
@@ -45,7 +42,7 @@ class EvaluateInputs:
         curves: Rows of the training run by ``epoch`` (``train_loss``, ``loss``, ``accuracy``, ``macro_f1``).
         int8: Decision and measurements of the export: ``{"kept", "reason", "fp32": {…}, "int8": {…},
             "conditions": {…}}``.
-        int8_predict: The INT8 file, judged on the same pictures when given.
+        others: Other files of the same model by name, judged on the same pictures, e.g. ``fp32`` beside INT8.
         openings: Who opened the test split, when and what for (rows of :meth:`SealedSplit.open`'s record).
         spec_digest: Of the whole experiment.
         made: How else the model was made: command, seconds and the like.
@@ -60,11 +57,11 @@ class EvaluateInputs:
     leaderboard: Sequence[Mapping[str, Any]] = ()
     curves: Sequence[Mapping[str, Any]] = ()
     int8: Mapping[str, Any] | None = None
-    int8_predict: Predict | None = None
+    others: Mapping[str, Predict] = field(default_factory=dict)
     openings: Sequence[Mapping[str, Any]] = ()
     spec_digest: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
-    judged: str = _JUDGED
+    judged: str = "fp32"
 
 
 def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", context: Context) -> Artifact:
@@ -123,9 +120,7 @@ def _is_same(kept: Artifact, spec: EvaluateSpec, parents: dict[str, str], facts:
 
 
 def _answers(inputs: EvaluateInputs, context: Context) -> Answers:
-    models: dict[str, Predict] = {inputs.judged: inputs.predict}
-    if inputs.int8_predict is not None and inputs.judged != _INT8:
-        models[_INT8] = inputs.int8_predict
+    models: dict[str, Predict] = {**inputs.others, inputs.judged: inputs.predict}
     with context.progress.stage("evaluate", total=len(inputs.samples)) as bar:
         return judge(inputs.samples, models, progress=bar)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodl_ray import evaluate, export
 from autodl_ray.artifacts import Artifact, DatasetVersion, write_atomic
+from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.data.stream import StreamSource
 from autodl_ray.images import Preprocess, decode_image
 from autodl_ray.pipeline.planner import Action
@@ -296,11 +297,16 @@ def _candidate(run: Run, contender: Contender, *, int8: bool, quick: bool) -> Ar
             licence=network.entry.licence,
             parity_samples=64 if quick else None,
             inputs=inputs,
-            deadline=run.context.budget.deadline,
+            deadline=run.context.budget.deadline - _judging_seconds(run),
         ),
         key=key,
         context=run.context,
     )
+
+
+def _judging_seconds(run: Run) -> float:
+    """Estimate what comes after the export: the test split in both variants, the report, and ending Ray."""
+    return 6.0 + 2 * run.version.test.size / run.speeds.get("infer_per_s", 100.0)
 
 
 def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
@@ -312,20 +318,21 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
         return found
     record = run.context.folder / "test-openings.json"
     samples = run.version.test.open(record, purpose=f"candidate {candidate.id}")
-    info = json.loads(candidate.file("bundle.json").read_text())
-    has_int8 = "model.int8.onnx" in candidate.manifest.files
+    _, info = open_bundle(candidate.path, verify=False)
+    files: dict[str, Any] = {v: Predictor.open(candidate.path, variant=v, verify=False) for v in info.variants}
     return evaluate.run(
         run.spec.evaluate,
         evaluate.EvaluateInputs(
-            predict=Predictor.open(candidate.path, variant="fp32", verify=False),
+            predict=files.pop(info.default_variant),
+            judged=info.default_variant,
+            others=files,
             samples=samples,
             candidate_id=candidate.id,
-            model={"name": winner.network.entry.name, "source": winner.row.source, "version": info.get("version", "")},
+            model={"name": winner.network.entry.name, "source": winner.row.source, "version": info.version},
             dataset=_dataset_facts(run),
             leaderboard=[{**row.to_json(), "chosen": row == winner.row} for row in ranked(run.rows)],
             curves=list(winner.curve),
-            int8=info.get("int8"),
-            int8_predict=Predictor.open(candidate.path, variant="int8", verify=False) if has_int8 else None,
+            int8=info.int8.model_dump(),
             openings=json.loads(record.read_text()),
             spec_digest=spec_digest(run.spec),
         ),

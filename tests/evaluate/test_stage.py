@@ -194,7 +194,7 @@ def test_int8_is_judged_on_the_same_pictures(tmp_path: Path) -> None:
     given = inputs(
         colours(tmp_path / "data"),
         seer,
-        int8_predict=sometimes_wrong,
+        others={"int8": sometimes_wrong},
         int8={"kept": False, "reason": "less accurate", "fp32": {"bytes": 4_000_000}, "int8": {"bytes": 1_000_000}},
     )
     made = run(EvaluateSpec(), given, context=context(tmp_path))

@@ -141,9 +141,11 @@ def test_bundle_of_a_candidate(candidate: Artifact, tmp_path: Path) -> None:
 def test_a_report_replaces_the_bundle_and_brings_its_scores(candidate: Artifact, tmp_path: Path) -> None:
     context = context_in(tmp_path)
     first = write_bundle(candidate, report=None, serve=ServeSpec(), context=context)
-    scores = {"accuracy": {"value": 0.93, "low": 0.9, "high": 0.95}}
-    with context.store.write("shapes/report", kind="evaluation", spec_digest="", inputs={}, seed=0) as writer:
-        (writer.path / "report.json").write_text(json.dumps({"scores": scores}))
+    scores = {"accuracy": 0.93, "accuracy_interval": [0.9, 0.95]}
+    with context.store.write(
+        "shapes/report", kind="evaluation", spec_digest="", inputs={}, seed=0, meta={**scores, "facts": "1a"}
+    ) as writer:
+        (writer.path / "report.json").write_text("{}")
     report = context.store.find("shapes/report")
     second = write_bundle(candidate, report=report, serve=ServeSpec(), context=context)
     assert second.path == first.path
