@@ -129,13 +129,12 @@ def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, c
 def _search_and_train(state: Run, record: RunRecord) -> Action:
     """Take one action after the other until nothing is left but to finish."""
     swept = trained = False
-    trial_epochs = 0
-    trainings = 0
+    trial_epochs = trainings = 0
     for step in range(100):
         seen = observe(state, swept=swept, trained=trained, trial_epochs=trial_epochs)
         earlier = record.action(step)
-        action = Action(**earlier) if earlier is not None and not seen.stopping else decide(seen)
-        if action.kind == "finish" or seen.stopping:
+        action = decide(seen) if earlier is None or seen.stopping else Action(**earlier)
+        if action.kind == "finish":
             return action
         if earlier is None:
             record.decided(step, action)
@@ -145,8 +144,11 @@ def _search_and_train(state: Run, record: RunRecord) -> Action:
             swept, trial_epochs = True, action.epochs
         else:
             trainings += 1
-            search(state, action, key="train" if trainings == 1 else f"train{trainings}")
-            trained = True
+            key = "train" if trainings == 1 else f"train{trainings}"
+            is_old = state.context.store.find(state.context.key(key)) is not None
+            best = search(state, action, key=key).best
+            # A training that an earlier, smaller budget cut short is worth another one now.
+            trained = not is_old or (best is not None and best.epochs >= action.epochs)
     raise StageError("The plan of the run does not end.", hint="this is a bug; please report it")
 
 
