@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from autodl_ray.artifacts import write_atomic
 from autodl_ray.errors import AutoDLError, StageError
@@ -137,9 +137,11 @@ def _worker(task: dict[str, Any]) -> None:
         write_atomic(folder / _RESULT, json.dumps(result.to_json()))
 
 
-def _watch(
-    trainer: TorchTrainer, folder: Path, *, stop: StopFlag, report: Report, should_stop: Callable[[], bool]
-) -> None:
+class _Trainer(Protocol):
+    def fit(self) -> object: ...
+
+
+def _watch(trainer: _Trainer, folder: Path, *, stop: StopFlag, report: Report, should_stop: Callable[[], bool]) -> None:
     """Let the group run in a thread; pass its reports on, and the wish to stop down."""
     failed: list[BaseException] = []
 

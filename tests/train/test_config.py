@@ -1,0 +1,39 @@
+"""A configuration decides every auto and survives JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autodl_ray.images import Preprocess
+from autodl_ray.models.zoo import ZOO
+from autodl_ray.spec.sections import TrainSpec
+from autodl_ray.train.config import FitConfig, resolve
+
+PRE = Preprocess(224)
+
+
+def config(**train: object) -> FitConfig:
+    spec = TrainSpec.model_validate(train)
+    entry = ZOO["efficientnet_lite0"]
+    return resolve(spec, entry, preprocess=PRE, num_classes=3, weights="packaged", epochs=4, seed=7)
+
+
+def test_auto_is_the_entry() -> None:
+    made = config()
+    entry = ZOO["efficientnet_lite0"]
+    assert (made.lr, made.head_lr_factor, made.augment) == (entry.lr, entry.head_lr_factor, "light")
+
+
+def test_what_is_given_wins() -> None:
+    made = config(lr=0.1, head_lr_factor=2.0, augment="strong", dropout=0.0)
+    assert (made.lr, made.head_lr_factor, made.augment, made.dropout) == (0.1, 2.0, "strong", 0.0)
+
+
+def test_policy_path_becomes_absolute() -> None:
+    assert Path(config(augment="policy.yaml").augment).is_absolute()
+
+
+def test_json_round_trip() -> None:
+    made = config(lr=3e-4)
+    assert FitConfig.from_json(json.loads(json.dumps(made.to_json()))) == made
