@@ -72,7 +72,9 @@ class Bridge:
     def call(self, tune_id: str) -> TrialCall | str | None:
         """Return the next trial; None: not now; ``FINISHED``: never again."""
         engine = self.engine
-        if self.error is not None or self.stop.is_set() or engine.time_is_up:
+        if self.error is not None:
+            return FINISHED
+        if self.stop.is_set() or engine.time_is_up:
             return None if engine.active else FINISHED
         if len(engine.active) >= self.trials_at_once:
             return None
@@ -81,8 +83,12 @@ class Bridge:
             return None if engine.active else FINISHED
         self.names[tune_id] = trial.id
         folder = self.folder / trial.id
-        folder.mkdir(parents=True, exist_ok=True)
-        return TrialCall(trial.id, self.settings(trial.params), folder, trial.epochs)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return TrialCall(trial.id, self.settings(trial.params), folder, trial.epochs)
+        except BaseException:
+            engine.let_go(trial.id)
+            raise
 
     def result(self, tune_id: str, row: Mapping[str, Any]) -> bool:
         """Take what a trial reported; return whether it goes on."""

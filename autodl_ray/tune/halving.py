@@ -19,7 +19,7 @@ class Halving:
 
     Attributes:
         grace_period: Epochs before a trial may be stopped: the first rung.
-        reduction_factor: Of the trials that reached a rung, the best ``ceil(n / reduction_factor)`` go on.
+        reduction_factor: Of the trials that reached a rung, the best ``n // reduction_factor`` go on (at least one).
         max_epochs: Epochs of a whole trial; there is no rung at or past it.
         mode: Whether a small or a large value is good.
     """
@@ -59,5 +59,5 @@ class Halving:
             return False
         sign = 1.0 if self.mode == "max" else -1.0
         ranked = sorted((sign * v for v in [*others.values(), value] if not math.isnan(v)), reverse=True)
-        kept = math.ceil(len(ranked) / self.reduction_factor)
+        kept = max(1, len(ranked) // self.reduction_factor)
         return sign * value >= ranked[kept - 1]

@@ -12,7 +12,7 @@ from typing import Any
 
 from autodl_ray.errors import StoreError
 
-__all__ = ["JOURNAL_VERSION", "Journal", "read_journal"]
+__all__ = ["JOURNAL_VERSION", "Journal", "plain", "read_journal"]
 
 JOURNAL_VERSION = 1
 
@@ -78,7 +78,7 @@ class Journal:
         Raises:
             StoreError: The disk is full or gone.
         """
-        line = json.dumps(dict(event), separators=(",", ":"), default=_plain) + "\n"
+        line = json.dumps(dict(event), separators=(",", ":"), default=plain) + "\n"
         try:
             os.write(self._file, line.encode())
             if event["event"] != "epoch" or time.monotonic() - self._synced > 1.0:
@@ -101,6 +101,6 @@ def _cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers of numpy and torch as Python's own; everything else as text."""
     return value.item() if hasattr(value, "item") else str(value)

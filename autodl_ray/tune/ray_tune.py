@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import shutil
@@ -23,10 +24,12 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autodl_ray.errors import AutoDLError
 from autodl_ray.runtime.resources import ResourcePlan
 from autodl_ray.runtime.stop import StopFlag
 from autodl_ray.tune.bridge import Bridge, TrialCall
 from autodl_ray.tune.engine import Engine
+from autodl_ray.tune.journal import plain
 from autodl_ray.tune.state import TrialState
 
 __all__ = ["TrialJob", "run_trials"]
@@ -44,6 +47,7 @@ _SILENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _RELEASE_S = 5.0
+_ROW = "row"
 
 
 @dataclass(frozen=True)
@@ -149,18 +153,24 @@ def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
     """What Tune runs in the trial's process."""
     job, call = _fetch(shared[0]), config["call"]
     try:
-        job.train(call, report=lambda row: tune.report(dict(row)), should_stop=job.stop.is_set, deadline=job.deadline)
+        job.train(call, report=_report, should_stop=job.stop.is_set, deadline=job.deadline)
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        tune.report({"failed": _short(error), "traceback": traceback.format_exc()})
+        _report({"failed": _short(error), "traceback": traceback.format_exc()})
+
+
+def _report(row: Mapping[str, Any]) -> None:
+    """Report a row under one key, as text, because Tune adds keys of its own and flattens what it finds."""
+    tune.report({_ROW: json.dumps(dict(row), default=plain)})
 
 
 def _short(error: BaseException) -> str:
-    """Return ``file:line: ErrorType: message`` of the innermost frame."""
+    """Return ``folder/file.py:line: ErrorType: message`` of the innermost frame, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    return f"{where}{type(error).__name__}: {error}"
+    where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}: " if frames else ""
+    message = " ".join(f"{error.what} ({error.seen})".split() if isinstance(error, AutoDLError) else str(error).split())
+    return f"{where}{type(error).__name__}: {message}"
 
 
 class _JournalSearcher(Searcher):
@@ -202,7 +212,8 @@ class _JournalScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         goes_on = False
         with self._bridge.guarded():
-            goes_on = self._bridge.result(trial.trial_id, _ours(result))
+            # What Tune adds when a trial's function returns has no row.
+            goes_on = _ROW not in result or self._bridge.result(trial.trial_id, json.loads(result[_ROW]))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -250,33 +261,6 @@ class _StopLatecomers(Stopper):
 
     def stop_all(self) -> bool:
         return self._bridge.is_late
-
-
-# What Tune itself adds to every result.
-_TUNE_KEYS = frozenset(
-    {
-        "checkpoint_dir_name",
-        "config",
-        "date",
-        "done",
-        "experiment_tag",
-        "hostname",
-        "iterations_since_restore",
-        "node_ip",
-        "pid",
-        "should_checkpoint",
-        "time_since_restore",
-        "time_this_iter_s",
-        "time_total_s",
-        "timestamp",
-        "training_iteration",
-        "trial_id",
-    }
-)
-
-
-def _ours(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in result.items() if k.split("/", 1)[0] not in _TUNE_KEYS}
 
 
 def _reason(trial: Any) -> str:

@@ -20,7 +20,7 @@ from autodl_ray.runtime.context import Context
 from autodl_ray.runtime.resources import ResourcePlan, plan_resources
 from autodl_ray.seeding import seed_for
 from autodl_ray.spec.load import difference
-from autodl_ray.spec.sections import TrainSpec, TuneSpec
+from autodl_ray.spec.sections import Choice, TrainSpec, TuneSpec
 from autodl_ray.train.config import FitConfig, resolve
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.halving import Halving
@@ -61,9 +61,10 @@ def run(spec: TuneSpec, inputs: SweepInputs, *, key: str, context: Context) -> S
     done = sweep.look_up()
     if done is not None:
         return done
+    sweep.check_space()
+    plan = sweep.plan()
     sweep.begin_anew_if_different()
     state = sweep.state()
-    plan = sweep.plan()
     with Journal(sweep.workspace.journal) as journal:
         engine = sweep.engine(state, journal)
         if not engine.is_done and not engine.time_is_up and not context.stop.is_set():
@@ -188,6 +189,12 @@ class _Sweep:
             seed=seed_for(self.context.seed, "fit"),
             metric=self.spec.metric,
         )
+
+    def check_space(self) -> None:
+        """See to it that the ends of every range are accepted, before anything is trained."""
+        for name, domain in self.inputs.param_space.items():
+            for value in domain.values if isinstance(domain, Choice) else (domain.low, domain.high):
+                self.settings({name: value})
 
     def _defaults(self) -> dict[str, Any]:
         """The params of trial 0: what the defaults are for the searched fields, so that no trial repeats them."""
@@ -333,4 +340,4 @@ def _raise_if_all_failed(records: tuple[TrialRecord, ...], key: str) -> None:
     if not records or any(r.status not in ("failed", "lost") or r.metrics for r in records):
         return
     count = "The trial" if len(records) == 1 else f"All {len(records)} trials"
-    raise StageError(f"{count} of {key} failed.", hint=f"the last error: {records[-1].reason}")
+    raise StageError(f"{count} of {key} failed.", seen=records[-1].reason)

@@ -24,8 +24,9 @@ def test_rungs_are_powers_below_the_whole() -> None:
         (0.1, [0.2], False),  # 1 of 2
         (0.3, [0.2], True),
         (0.2, [0.2], True),  # ties go on
-        (0.5, [0.9, 0.1, 0.2], True),  # 2 of 4
-        (0.15, [0.9, 0.1, 0.2], False),
+        (0.5, [0.9, 0.1, 0.2], False),  # 1 of 4
+        (0.5, [0.9, 0.1, 0.2, 0.3, 0.4], True),  # 2 of 6
+        (0.4, [0.9, 0.1, 0.2, 0.3, 0.5], False),
         (math.nan, [0.1], False),
         (0.1, [math.nan, math.nan], True),
     ],
