@@ -9,14 +9,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from autodl_ray.runtime.progress import StageProgress
 
@@ -120,15 +121,28 @@ class _Bar:
             self._bars.update(self._task, completed=done, total=total, note=self.note)
 
 
+class _BudgetColumn(ProgressColumn):
+    """What is left of the budget, at the moment the bar is drawn."""
+
+    def __init__(self, seconds_left: Callable[[], float] | None) -> None:
+        super().__init__()
+        self._seconds_left = seconds_left
+
+    def render(self, task: Task) -> Text:
+        """Draw the column."""
+        left = f"budget: {human_seconds(self._seconds_left())} left" if self._seconds_left else ""
+        return Text(left, style="dim")
+
+
 class ConsoleProgress:
     """Bars on a terminal; elsewhere one line for each finished stage.
 
     Args:
         console: Where to print.
-        seconds_left: Told in each bar: what is left of the budget.
+        seconds_left: Returns what is left of the budget, shown behind each bar.
     """
 
-    def __init__(self, console: Console, seconds_left: Any = None) -> None:
+    def __init__(self, console: Console, seconds_left: Callable[[], float] | None = None) -> None:
         self._console = console
         self._seconds_left = seconds_left
         self._logger = logging.getLogger("autodl_ray")
@@ -138,7 +152,7 @@ class ConsoleProgress:
         """Show the bar of a stage while its block runs."""
         started = time.monotonic()
         bars = self._bars()
-        task = bars.add_task(name, total=total, note="", left=self._left()) if bars else None
+        task = bars.add_task(name, total=total, note="") if bars else None
         bar = _Bar(bars, task)
         self._logger.info("stage %s", name)
         try:
@@ -164,16 +178,11 @@ class ConsoleProgress:
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[left]}"),
+            _BudgetColumn(self._seconds_left),
             console=rich,
             transient=True,
             refresh_per_second=4,
         )
-
-    def _left(self) -> str:
-        if self._seconds_left is None:
-            return ""
-        return f"budget: {human_seconds(self._seconds_left())} left"
 
     def _finished(self, name: str, note: str, seconds: float) -> None:
         self._logger.info("stage %s done in %.1f s %s", name, seconds, note)

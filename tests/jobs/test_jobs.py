@@ -31,7 +31,7 @@ def test_the_shipped_specs_are_valid() -> None:
 def head() -> Iterator[tuple[str, dict[str, str]]]:
     """A Ray head node with two CPUs and token authentication, as `ray start` makes it."""
     # A short path: the sockets below it have names of up to 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="aj", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="aj", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
