@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["depthwise_conv2d"]
+__all__ = ["depthwise_conv2d", "input_gradient", "weight_gradient"]
 
 _FLOAT32_KERNEL = 5  # from this size on the float32 code is the faster one, casts included
 
@@ -47,14 +47,14 @@ class _Depthwise(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         wants_x, wants_weight = ctx.needs_input_grad[:2]
         return (
-            _input_gradient(x, weight, gradient, ctx.stride, ctx.padding) if wants_x else None,
-            _weight_gradient(x, weight, gradient, ctx.stride, ctx.padding) if wants_weight else None,
+            input_gradient(x, weight, gradient, ctx.stride, ctx.padding) if wants_x else None,
+            weight_gradient(x, weight, gradient, ctx.stride, ctx.padding) if wants_weight else None,
             None,
             None,
         )
 
 
-def _input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> Tensor:
+def input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> Tensor:
     """Convolve the gradient, spread out by the stride, with the flipped kernel: a forward pass, which is fast."""
     kernel = weight.shape[-1]
     if stride > 1:
@@ -68,7 +68,8 @@ def _input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, pa
     return F.conv2d(gradient, flipped, None, 1, kernel - 1 - padding, 1, len(weight))
 
 
-def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> Tensor:
+def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int) -> Tensor:
+    """Gradient by the kernels, (C, 1, K, K): in float32 where that is the faster code."""
     dtype = torch.float32 if weight.shape[-1] >= _FLOAT32_KERNEL else x.dtype
     result = torch.ops.aten.convolution_backward(
         gradient.to(dtype),

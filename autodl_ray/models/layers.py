@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autodl_ray.models.depthwise import depthwise_conv2d
 
-__all__ = ["DepthwiseConv2d", "PaddedConv2d", "SmallCNN", "fix_same_padding", "quicken_depthwise"]
+__all__ = ["DepthwiseConv2d", "PaddedConv2d", "SmallCNN", "fix_same_padding", "is_depthwise", "quicken_depthwise"]
 
 
 class SmallCNN(nn.Module):
@@ -61,20 +61,21 @@ class DepthwiseConv2d(nn.Conv2d):
         return super().forward(input)
 
 
-def _is_depthwise(conv: nn.Conv2d) -> bool:
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether every channel has its own square kernel, without dilation."""
     square = len({*conv.kernel_size}) == len({*conv.stride}) == len({*conv.padding}) == 1
     return conv.groups == conv.in_channels == conv.out_channels > 1 and square and conv.dilation == (1, 1)
 
 
 def _is_quick(conv: nn.Conv2d, x: Tensor) -> bool:
     trains = torch.is_grad_enabled() and conv.weight.requires_grad
-    return trains and x.dtype == torch.bfloat16 and x.device.type == "cpu" and conv.bias is None and _is_depthwise(conv)
+    return trains and x.dtype == torch.bfloat16 and x.device.type == "cpu" and conv.bias is None and is_depthwise(conv)
 
 
 def quicken_depthwise(network: nn.Module) -> None:
     """Let the depthwise convolutions of ``network`` train faster; names and results stay."""
     for module in network.modules():
-        if type(module) is nn.Conv2d and _is_depthwise(module):
+        if type(module) is nn.Conv2d and is_depthwise(module):
             module.__class__ = DepthwiseConv2d
 
 

@@ -44,6 +44,7 @@ class ZooEntry:
         lr: Peak learning rate of the backbone (AdamW, batch 32).
         head_lr_factor: The head learns this much faster.
         epochs: A full training: passes over the training split when the budget allows.
+        freeze_norms: Whether fine-tuning keeps the statistics of its batch norms (see models/folding.py).
         augment: What ``augment: auto`` means for it.
         param_space: The ranges that a sweep searches when the specification names none.
         build_backbone: Makes the backbone for an input side in pixels; (N, 3, S, S) → (N, D).
@@ -60,6 +61,7 @@ class ZooEntry:
     lr: float
     head_lr_factor: float
     epochs: int
+    freeze_norms: bool
     augment: str
     param_space: Mapping[str, Domain]
     build_backbone: Callable[[int], nn.Module] = field(repr=False)
@@ -102,6 +104,7 @@ _ENTRIES = (
         lr=3e-3,
         head_lr_factor=1.0,
         epochs=20,
+        freeze_norms=False,
         augment="none",
         param_space=_scratch_space(3e-3),
         build_backbone=backbones.pixels,
@@ -117,6 +120,7 @@ _ENTRIES = (
         lr=1e-2,
         head_lr_factor=1.0,
         epochs=20,
+        freeze_norms=False,
         augment="none",
         param_space=_scratch_space(1e-2),
         build_backbone=backbones.small_cnn,
@@ -132,6 +136,7 @@ _ENTRIES = (
         lr=3e-4,
         head_lr_factor=10.0,
         epochs=8,
+        freeze_norms=True,
         augment="light",
         param_space=_fine_tuning_space(3e-4),
         build_backbone=backbones.resnet18,
@@ -148,6 +153,7 @@ _ENTRIES = (
         lr=5e-4,
         head_lr_factor=10.0,
         epochs=8,
+        freeze_norms=True,
         augment="light",
         param_space=_fine_tuning_space(5e-4),
         build_backbone=backbones.mobilenet_v3_small,
@@ -164,6 +170,7 @@ _ENTRIES = (
         lr=5e-4,
         head_lr_factor=10.0,
         epochs=8,
+        freeze_norms=True,
         augment="light",
         param_space=_fine_tuning_space(5e-4),
         build_backbone=backbones.efficientnet_lite0,

@@ -40,6 +40,7 @@ class FitConfig:
         metric: Which validation score makes an epoch the best.
         warmup: Share of the steps in which a one-cycle schedule rises.
         grad_clip: Largest norm of the gradient; 0: no limit.
+        freeze_norms: Keep the statistics of batch norms as they come with the weights, and fold the norms.
     """
 
     model: str
@@ -63,6 +64,7 @@ class FitConfig:
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     warmup: float = 0.2
     grad_clip: float = 5.0
+    freeze_norms: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_json` reads."""
@@ -118,6 +120,7 @@ def resolve(
         precision=train.precision,
         seed=seed,
         metric=metric,
+        freeze_norms=entry.freeze_norms and weights != "none",
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from autodl_ray.augment.policy import AugmentPolicy
 from autodl_ray.errors import StageError, StoreError
 from autodl_ray.models.classifier import Classifier, build, save_weights, set_head
+from autodl_ray.models.folding import freeze_norms
 from autodl_ray.models.preprocess import normalize
 from autodl_ray.seeding import seed_for
 from autodl_ray.train.checkpoint import BEST, load_checkpoint, save_checkpoint
@@ -216,6 +217,8 @@ class _Run:
         )
         if head_init is not None:
             set_head(model, *load_head(head_init))
+        if config.freeze_norms:
+            freeze_norms(model.backbone, config.preprocess.size)
         return model.to(device=self.peers.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     def _restore(self, saved: dict[str, Any]) -> None:

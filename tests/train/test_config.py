@@ -25,6 +25,20 @@ def test_auto_is_the_entry() -> None:
     assert (made.lr, made.head_lr_factor, made.augment) == (entry.lr, entry.head_lr_factor, "light")
 
 
+def test_norms_are_frozen_only_with_pretrained_weights() -> None:
+    assert config().freeze_norms
+    scratch = resolve(
+        TrainSpec(),
+        ZOO["efficientnet_lite0"],
+        preprocess=PRE,
+        num_classes=3,
+        weights="none",
+        epochs=1,
+        seed=0,
+    )
+    assert not scratch.freeze_norms
+
+
 def test_what_is_given_wins() -> None:
     made = config(lr=0.1, head_lr_factor=2.0, augment="strong", dropout=0.0)
     assert (made.lr, made.head_lr_factor, made.augment, made.dropout) == (0.1, 2.0, "strong", 0.0)
