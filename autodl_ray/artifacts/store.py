@@ -106,8 +106,11 @@ def open_artifact(path: str | Path, *, verify: bool = False) -> Artifact:
     return artifact
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader (or a kill) sees the old content or the new, never half of it."""
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Write a file so that a reader (or a kill) sees the old content or the new, never half of it.
+
+    ``durable`` also forces it to the disk, which only a power cut needs and which takes milliseconds.
+    """
     raw = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -115,7 +118,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with temporary.open("wb") as stream:
             stream.write(raw)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -85,7 +85,8 @@ def _num_features(backbone: nn.Module, image_size: int) -> int:
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state_dict as safetensors, atomically."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(path, save(state))
+    raw = save(state)
+    write_atomic(path, raw, durable=len(raw) >= 2**20)  # syncing a small net takes longer than an epoch of it
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

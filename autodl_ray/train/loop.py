@@ -368,7 +368,7 @@ class _Run:
         self._show()
 
     def _show(self, *, force: bool = False) -> None:
-        if self.peers.rank != 0:
+        if self.peers.rank != 0 or not (force or self.progress.is_due):
             return
         step_s = self.pace.step_s()
         facts = {

@@ -60,7 +60,7 @@ def rank_of(row: Row, metric: str) -> tuple[float, float]:
 
 def write_curves(folder: Path, history: list[Row]) -> None:
     """Write the rows of all epochs for the report."""
-    write_atomic(folder / CURVES, json.dumps(history, indent=1) + "\n")
+    write_atomic(folder / CURVES, json.dumps(history, indent=1) + "\n", durable=False)
 
 
 @dataclass
@@ -71,12 +71,16 @@ class ProgressFile:
     every_s: float = 1.0
     _last: float = field(default=float("-inf"), init=False)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the last writing was a second ago."""
+        return time.monotonic() - self._last >= self.every_s
+
     def update(self, facts: Row, *, force: bool = False) -> None:
         """Write the facts unless that was done less than a second ago."""
-        now = time.monotonic()
-        if not force and now - self._last < self.every_s:
+        if not force and not self.is_due:
             return
-        self._last = now
+        self._last = time.monotonic()
         # Not write_atomic: this file is worth no fsync.
         temporary = self.folder / f".{PROGRESS}.tmp"
         temporary.write_text(json.dumps(facts))
