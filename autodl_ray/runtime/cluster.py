@@ -159,6 +159,8 @@ def stop_ray(timeout_s: float = 10.0) -> None:
     import ray
 
     processes = _own_processes()
+    # Ray ends its processes one after the other, and gives each of these helpers up to a second to say goodbye.
+    _kill([p for p in processes if p.ppid() == os.getpid() and p.name() not in ("raylet", "gcs_server")])
     with contextlib.suppress(Exception):  # what does not end by itself is killed below
         ray.shutdown()
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
