@@ -21,8 +21,8 @@ def show_progress(bar: StageProgress, engine: Engine, workspace: Workspace, *, s
         trial = next(iter(state.trials.values()), None)
         within = _progress(workspace, trial.id) if trial else {}
         done = float(trial.epochs) if trial else 0.0
-        if within.get("steps") and int(within.get("epoch", 0)) > done:
-            done += min(1.0, float(within["step"]) / float(within["steps"]))
+        if within.get("steps"):
+            done = max(done, engine.epochs * float(within["step"]) / float(within["steps"]))
         speed = f"{float(within['images_per_s']):.0f} images/s" if within.get("images_per_s") else ""
         bar.update(min(done, engine.epochs), engine.epochs, note=", ".join(x for x in (note, speed) if x))
         return
