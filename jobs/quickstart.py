@@ -1,6 +1,6 @@
 """The main job on real photos: train a model within two minutes, serve it, ask it, stop.
 
-    make quickstart
+make quickstart
 """
 
 from __future__ import annotations

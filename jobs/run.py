@@ -1,6 +1,6 @@
 """The entry point of a Ray job: the same spec, the same command line, on a cluster.
 
-    ray job submit --working-dir . -- python jobs/run.py --spec jobs/photos.yaml --json
+ray job submit --working-dir . -- python jobs/run.py --spec jobs/photos.yaml --json
 """
 
 from autodl_ray.cli import main

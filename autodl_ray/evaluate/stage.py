@@ -26,6 +26,7 @@ from autodl_ray.tasks.classification import score
 
 __all__ = ["EvaluateInputs", "run"]
 
+
 @dataclass(frozen=True)
 class EvaluateInputs:
     """What is judged, on what, and the facts that the report shows beside the scores.
