@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from autodl_ray.models.depthwise import input_gradient, weight_gradient
 from autodl_ray.models.layers import PaddedConv2d, is_depthwise
 
-__all__ = ["freeze_norms"]
+__all__ = ["freeze_norms", "is_folded"]
 
 _RELU6 = "relu6"
 
@@ -40,6 +40,11 @@ def freeze_norms(network: nn.Module, image_size: int) -> int:
         conv.__class__ = _FoldedConv2d
         norm.__class__ = _FoldedNorm
     return len(pairs)
+
+
+def is_folded(norm: nn.Module) -> bool:
+    """Whether a norm is applied by its convolution, with fixed statistics."""
+    return isinstance(norm, _FoldedNorm)
 
 
 def _activation(norm: nn.BatchNorm2d) -> nn.Module | str | None:

@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from autodl_ray.train.peers import Alone, Peers, StepVote
 from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
 from autodl_ray.train.precision import Precision, autocast, faster_precision
 from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
+from autodl_ray.train.slices import Slices, sliced
 from autodl_ray.train.validate import validate
 
 __all__ = ["BatchLike", "Source", "fit"]
@@ -122,7 +123,14 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     with kept_memory(), _threads(num_threads), torch.random.fork_rng(devices=[]):
         run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers or Alone())
-        return run.train(report, should_stop)
+        alone = run.peers.world_size == 1
+        with (
+            sliced(run.model.backbone, image_size=run.size, device=run.peers.device)
+            if alone
+            else nullcontext() as slices
+        ):
+            run.slices = slices
+            return run.train(report, should_stop)
 
 
 @contextmanager
@@ -202,6 +210,7 @@ class _Run:
         if saved is not None:
             self._restore(saved)
         self.parallel = peers.wrap(self.model)
+        self.slices: Slices | None = None
 
     # -- from nothing, or from a checkpoint
 
@@ -339,18 +348,29 @@ class _Run:
             self.precision = self._decide_precision(images, labels)
         factor = lr_factor(config.schedule, counts.position, warmup=config.warmup)
         set_lr(self.optimizer, factor)
-        with autocast(device, self.precision):
-            logits = self.parallel(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-        # Workers average their gradients; the slices of a short last batch may differ by one sample.
-        torch.autograd.backward(loss * (len(labels) * self.peers.world_size / vote.samples))
+        loss = self._backward(images, labels, vote)
         if config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
-        self._count(float(loss.detach()), vote, stats)
+        self._count(loss, vote, stats)
+
+    def _backward(self, images: Tensor, labels: Tensor, vote: StepVote) -> float:
+        """Compute the gradients of a batch; return its loss."""
+        model, precision = self.model, self.precision or "32"
+        if self.slices is not None:
+            logits = model.head(model.dropout(self.slices.features(model.backbone, images, precision)))
+        else:
+            with autocast(self.peers.device, precision):
+                logits = self.parallel(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        # Workers average their gradients; the slices of a short last batch may differ by one sample.
+        torch.autograd.backward(loss * (len(labels) * self.peers.world_size / vote.samples))
+        if self.slices is not None:
+            self.slices.backward(model.backbone)
+        return float(loss.detach())
 
     def _count(self, loss: float, vote: StepVote, stats: _EpochStats) -> None:
         counts = self.counts
@@ -424,6 +444,7 @@ class _Run:
             precision=self.precision or "32",
             num_classes=config.num_classes,
             peers=self.peers,
+            slices=self.slices,
         )
 
     def _delivered(self) -> Classifier:
