@@ -18,7 +18,7 @@ _TRAINED_SHARE = 0.55
 """Share of the full epochs that a trial takes on average, since ASHA stops most trials early."""
 _MIN_TRIALS, _MAX_TRIALS = 4, 64
 _INT8_SHARE = 0.2
-"""INT8 is left out when making and measuring it would take more than this share of the time left."""
+"""Training keeps time for INT8 when making and measuring it takes at most this share of the time left."""
 
 _PARITY_COST = 4.0
 """The network in torch, in float32, is about this many times slower than onnxruntime (lite0, 224 px, two cores)."""
@@ -106,9 +106,17 @@ def int8_seconds(o: Observation) -> float:
 
 def finish_seconds(o: Observation) -> float:
     """Estimate what has to be kept for the end: export, parity, the sealed test split, the report, INT8."""
+    int8_s = _int8_seconds_judged(o)
+    return _plain_finish_seconds(o) + (int8_s if o.with_int8 and int8_s <= _INT8_SHARE * o.left_s else 0.0)
+
+
+def _plain_finish_seconds(o: Observation) -> float:
     judged = ((1 + _PARITY_COST) * o.num_val + o.num_test) / o.infer_per_s
-    plain = o.export_s + judged + 4.0
-    return plain + (int8_seconds(o) + o.num_test / o.infer_per_s if _int8_fits(o) else 0.0)
+    return o.export_s + judged + 4.0
+
+
+def _int8_seconds_judged(o: Observation) -> float:
+    return int8_seconds(o) + o.num_test / o.infer_per_s
 
 
 def decide(o: Observation) -> Action:
@@ -165,8 +173,5 @@ def _train(o: Observation, free: float) -> Action:
 
 
 def _finish(o: Observation, reason: str, *, int8: bool = True) -> Action:
-    return Action("finish", reason, int8=int8 and _int8_fits(o))
-
-
-def _int8_fits(o: Observation) -> bool:
-    return o.with_int8 and int8_seconds(o) <= _INT8_SHARE * max(o.left_s, 0.0)
+    fits = o.with_int8 and _plain_finish_seconds(o) + _int8_seconds_judged(o) <= o.left_s
+    return Action("finish", reason, int8=int8 and fits)

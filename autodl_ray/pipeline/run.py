@@ -134,11 +134,11 @@ def _search_and_train(state: Run, record: RunRecord) -> Action:
         seen = observe(state, swept=swept, trained=trained, trial_epochs=trial_epochs)
         earlier = record.action(step)
         action = decide(seen) if earlier is None or seen.stopping else Action(**earlier)
+        state.context.progress.say(f"{action.kind}: {action.reason}")
         if action.kind == "finish":
             return action
         if earlier is None:
             record.decided(step, action)
-        state.context.progress.say(f"{action.kind}: {action.reason}")
         if action.kind == "sweep":
             search(state, action, key="sweep")
             swept, trial_epochs = True, action.epochs

@@ -76,8 +76,8 @@ def test_a_wish_to_stop_goes_before_everything() -> None:
 
 def test_int8_is_left_out_when_it_would_eat_the_budget() -> None:
     done = replace(PHOTOS, swept=True, trained=True)
-    assert decide(replace(done, left_s=200)).int8
-    assert not decide(replace(done, left_s=30)).int8
+    assert decide(replace(done, left_s=60)).int8
+    assert not decide(replace(done, left_s=20)).int8
     assert not decide(replace(done, with_int8=False)).int8
 
 

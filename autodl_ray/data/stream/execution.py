@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ STREAM_CPUS = 0.2
 _TASK_CPUS = 0.1
 _MOST_BLOCKS = 4096
 _AHEAD = 6
+_PAUSE_S = 0.01
 
 
 def thread_blocks(job: Job, blocks: Iterable[Block]) -> Iterator[BlockData]:
@@ -70,6 +72,7 @@ def _execute(shared: ray.ObjectRef[Any], blocks: list[Block], block_bytes: int) 
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _pause_class()]
     context.execution_options.preserve_order = True
     context.execution_options.verbose_progress = False
     context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
@@ -88,6 +91,21 @@ def _execute(shared: ray.ObjectRef[Any], blocks: list[Block], block_bytes: int) 
         with closing(iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as made:
             for rows in made:
                 yield _block_data(rows)
+
+
+def _pause_class() -> type[Any]:
+    """Make a callback that pauses Ray Data's loop after each step.
+
+    While the consumer is slower than the tasks (every training on a CPU), the loop has nothing to wait for and takes
+    a whole core away from the training beside it (seen with py-spy in Ray 2.60).
+    """
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+    class Pause(ExecutionCallback):
+        def on_execution_step(self, executor: Any) -> None:
+            time.sleep(_PAUSE_S)
+
+    return Pause
 
 
 def _block_data(rows: dict[str, Any]) -> BlockData:
