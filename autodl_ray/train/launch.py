@@ -14,8 +14,9 @@ from autodl_ray.artifacts import write_atomic
 from autodl_ray.errors import AutoDLError, StageError
 from autodl_ray.runtime import StopFlag
 from autodl_ray.train.config import FitConfig
-from autodl_ray.train.loop import Source, fit
+from autodl_ray.train.loop import fit
 from autodl_ray.train.result import FitResult
+from autodl_ray.train.source import Source
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

@@ -7,12 +7,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +22,7 @@ from autodl_ray.models.preprocess import normalize
 from autodl_ray.seeding import seed_for
 from autodl_ray.train.checkpoint import BEST, load_checkpoint, save_checkpoint
 from autodl_ray.train.config import FitConfig
+from autodl_ray.train.counts import Counts, EpochStats
 from autodl_ray.train.head import load_head
 from autodl_ray.train.memory import kept_memory
 from autodl_ray.train.optim import MovingAverage, build_optimizer, set_lr
@@ -33,58 +31,12 @@ from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
 from autodl_ray.train.precision import Precision, autocast, faster_precision
 from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
 from autodl_ray.train.slices import Slices, sliced
+from autodl_ray.train.source import BatchLike, Source
 from autodl_ray.train.validate import validate
 
-__all__ = ["BatchLike", "Source", "fit"]
+__all__ = ["fit"]
 
 _EVAL_COST = 0.25  # of a validated picture in trained pictures, until it was timed
-
-
-class BatchLike(Protocol):
-    """A batch of the stream."""
-
-    @property
-    def images(self) -> npt.NDArray[np.uint8]:
-        """(B, S, S, 3) uint8."""
-        ...
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """(B,) int64."""
-        ...
-
-
-class Source(Protocol):
-    """What the loop needs of :class:`autodl_ray.data.stream.StreamSource`."""
-
-    @property
-    def num_train(self) -> int:
-        """Samples of the training split."""
-        ...
-
-    @property
-    def num_val(self) -> int:
-        """Samples of the validation split."""
-        ...
-
-    def train_epochs(
-        self,
-        *,
-        start: int,
-        stop: int,
-        batch_size: int,
-        augment: AugmentPolicy,
-        rank: int = 0,
-        world_size: int = 1,
-        image_size: int | None = None,
-        skip_batches: int = 0,
-    ) -> Iterator[Iterator[BatchLike]]:
-        """Yield the epochs from ``start`` to before ``stop``."""
-        ...
-
-    def val_batches(self, *, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[BatchLike]:
-        """Yield the validation split."""
-        ...
 
 
 def fit(
@@ -144,39 +96,6 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@dataclass
-class _Counts:
-    """Where the training is; all of it goes into the checkpoint."""
-
-    step: int = 0  # steps done
-    position: float = 0.0  # of the schedule, in [0, 1]
-    epoch: int = 0  # whole epochs done
-    in_epoch: int = 0  # steps done of the next one
-    best: tuple[float, float] | None = None
-    best_epoch: int = 0
-    seconds: float = 0.0
-    done: bool = False
-
-
-@dataclass
-class _EpochStats:
-    """What is measured during an epoch."""
-
-    loss: float = 0.0
-    images: int = 0
-    wait_s: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def row(self) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        return {
-            "train_loss": self.loss / max(self.images, 1),
-            "images_per_s": self.images / seconds,
-            "data_wait": self.wait_s / seconds,
-            "epoch_s": seconds,
-        }
-
-
 class _Run:
     """One call of :func:`fit`."""
 
@@ -195,7 +114,7 @@ class _Run:
         self.epoch_steps = steps_per_epoch(source.num_train, config.batch_size)
         self.wanted = self.epoch_steps * config.epochs
         self.total = self.wanted
-        self.counts = _Counts()
+        self.counts = Counts()
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.precision: Precision | None = None if config.precision == "auto" else config.precision
@@ -245,7 +164,7 @@ class _Run:
             self.average.state, self.average.updates = saved["ema"], saved["ema_updates"]
         counts = saved["counts"]
         best = counts["best"]
-        self.counts = _Counts(**{**counts, "best": tuple(best) if best else None})
+        self.counts = Counts(**{**counts, "best": tuple(best) if best else None})
         self.history = json.loads(saved["history"])
         self.precision = saved["precision"]
         torch.set_rng_state(saved["rng"])
@@ -302,7 +221,7 @@ class _Run:
         self, batches: Iterator[BatchLike], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
     ) -> str | None:
         """Train one epoch, or what is left of it; return how the training ended, or None when it goes on."""
-        counts, stats = self.counts, _EpochStats()
+        counts, stats = self.counts, EpochStats()
         if counts.in_epoch == 0:
             torch.manual_seed(seed_for(self.config.seed, "dropout", counts.epoch, self.peers.rank))
         ended: str | None = None
@@ -340,7 +259,7 @@ class _Run:
             wanted=self.wanted,
         )
 
-    def _step(self, batch: BatchLike, vote: StepVote, stats: _EpochStats) -> None:
+    def _step(self, batch: BatchLike, vote: StepVote, stats: EpochStats) -> None:
         config, counts, device = self.config, self.counts, self.peers.device
         images = normalize(torch.from_numpy(batch.images).to(device), config.preprocess)
         labels = torch.from_numpy(batch.labels).to(device)
@@ -372,7 +291,7 @@ class _Run:
             self.slices.backward(model.backbone)
         return float(loss.detach())
 
-    def _count(self, loss: float, vote: StepVote, stats: _EpochStats) -> None:
+    def _count(self, loss: float, vote: StepVote, stats: EpochStats) -> None:
         counts = self.counts
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise StageError(
@@ -408,7 +327,7 @@ class _Run:
 
     # -- after an epoch
 
-    def _end_of_epoch(self, stats: _EpochStats, ended: str | None, report: Callable[[dict[str, Any]], None]) -> None:
+    def _end_of_epoch(self, stats: EpochStats, ended: str | None, report: Callable[[dict[str, Any]], None]) -> None:
         """Validate, save, report. A training that was stopped is only validated when it has no result yet."""
         wanted = ended != "stopped" or not self.history
         if stats.images == 0 or not wanted:

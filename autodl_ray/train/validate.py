@@ -17,7 +17,7 @@ from autodl_ray.train.precision import Precision, autocast
 from autodl_ray.train.slices import Slices
 
 if TYPE_CHECKING:
-    from autodl_ray.train.loop import BatchLike
+    from autodl_ray.train.source import BatchLike
 
 __all__ = ["validate"]
 
