@@ -106,8 +106,8 @@ def fit_head(
     if len(x) < len(features):
         theta = _minimise(_standardised(features, mean, scale), labels, l2=row["l2"], start=theta)
     weight = (theta[:-1] * scale[:, None]).T.astype(np.float32)
-    bias = (theta[-1] - weight.astype(np.float64) @ mean).astype(np.float32)
-    scores = score(_softmax(val_features @ weight.T + bias), val_labels)
+    bias = (theta[-1] - _product(weight.astype(np.float64), mean.astype(np.float64))).astype(np.float32)
+    scores = score(_softmax(_product(val_features, weight.T) + bias), val_labels)
     return HeadFit(np.ascontiguousarray(weight), bias, row["l2"], scores, tuple(r for r, _ in tried))
 
 
@@ -168,8 +168,20 @@ def _search_rows(features: Array, seed: int) -> npt.NDArray[np.int64] | slice:
 
 
 def _logits(x: Array, theta: npt.NDArray[np.float64]) -> Array:
-    logits: Array = x @ theta[:-1].astype(np.float32) + theta[-1].astype(np.float32)
+    logits: Array = _product(x, theta[:-1].astype(np.float32)) + theta[-1].astype(np.float32)
     return logits
+
+
+def _product(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Multiply matrices with torch's BLAS.
+
+    numpy's OpenBLAS ends its threads when any thread of the process forks, and a product that is under way then
+    waits for ever (seen with py-spy): Ray starts its processes in another thread just while the head is fitted.
+    """
+    import torch
+
+    product: npt.NDArray[Any] = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    return product
 
 
 def _softmax(logits: Array) -> Array:
@@ -191,7 +203,7 @@ def _minimise(x: Array, y: Labels, *, l2: float, start: npt.NDArray[np.float64])
         probabilities[rows, y] -= 1
         probabilities /= len(y)
         gradient = np.empty_like(theta)
-        gradient[:-1] = x.T @ probabilities + l2 * theta[:-1]
+        gradient[:-1] = _product(x.T, probabilities) + l2 * theta[:-1]
         gradient[-1] = probabilities.sum(axis=0)
         return float(loss + 0.5 * l2 * np.square(theta[:-1]).sum()), gradient.ravel()
 
