@@ -125,6 +125,7 @@ class _Run:
         self.notes += [note] if note else []
         self.model = self._model(head_init if saved is None else None, fresh=saved is None)
         self.optimizer = build_optimizer(self.model, config)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay > 0 else None
         if saved is not None:
             self._restore(saved)
@@ -269,7 +270,7 @@ class _Run:
         set_lr(self.optimizer, factor)
         loss = self._backward(images, labels, vote)
         if config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip, foreach=True)
+            nn.utils.clip_grad_norm_(self.trained, config.grad_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -286,7 +287,8 @@ class _Run:
                 logits = self.parallel(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         # Workers average their gradients; the slices of a short last batch may differ by one sample.
-        torch.autograd.backward(loss * (len(labels) * self.peers.world_size / vote.samples))
+        share = len(labels) * self.peers.world_size / vote.samples
+        torch.autograd.backward(loss if share == 1.0 else loss * share)
         if self.slices is not None:
             self.slices.backward(model.backbone)
         return float(loss.detach())

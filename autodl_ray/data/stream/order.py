@@ -79,7 +79,7 @@ class Plan:
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             if len(batch) < self.world_size:
                 batch = np.concatenate([batch, np.resize(order, self.world_size - len(batch))])
-            yield np.array_split(batch, self.world_size)[self.rank]
+            yield batch if self.world_size == 1 else np.array_split(batch, self.world_size)[self.rank]
 
     def blocks(self, start: int, stop: int, *, skip: int, batches_per_block: int) -> Iterator[Block]:
         """Cut epochs ``start`` to ``stop`` (excluded) into blocks, leaving out the first ``skip`` batches."""
