@@ -22,7 +22,7 @@ from autodl_ray.spec import ExperimentSpec
 
 __all__ = ["run", "run_name"]
 
-_TRAIN_STEP_COST = 8.0
+_TRAIN_STEP_COST = 6.0
 """A training step takes about this many times as long as onnxruntime's forward pass (lite0, 224 px, two cores)."""
 _STARTUP_S = 8.0
 """Until a first trial trains: Ray's worker process starts and imports torch. Measured by each run after that."""

@@ -42,7 +42,13 @@ _QUIET = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 # On one machine every port of Ray listens on loopback only; 127.0.0.1 given as node address is replaced without it.
-_LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_LOCAL_ONLY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    # A stream beside a slow training has one short task every few seconds: with Ray's 1 s, each of them would start
+    # (and import) a new process.
+    "RAY_idle_worker_killing_time_threshold_ms": "120000",
+}
 
 
 @dataclass(frozen=True)

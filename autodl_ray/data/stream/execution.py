@@ -28,7 +28,7 @@ STREAM_CPUS = 0.2
 _TASK_CPUS = 0.1
 _MOST_BLOCKS = 4096
 _AHEAD = 6
-_PAUSE_S = 0.01
+_PAUSE_S = 0.05
 
 
 def thread_blocks(job: Job, blocks: Iterable[Block]) -> Iterator[BlockData]:
