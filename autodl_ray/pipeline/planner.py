@@ -20,7 +20,7 @@ _MIN_TRIALS, _MAX_TRIALS = 4, 64
 _INT8_SHARE = 0.2
 """Training keeps time for INT8 when making and measuring it takes at most this share of the time left."""
 
-_PARITY_COST = 4.0
+_PARITY_COST = 3.0
 """The network in torch, in float32, is about this many times slower than onnxruntime (lite0, 224 px, two cores)."""
 
 

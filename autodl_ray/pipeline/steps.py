@@ -306,7 +306,7 @@ def _candidate(run: Run, contender: Contender, *, int8: bool, quick: bool) -> Ar
 
 def _judging_seconds(run: Run) -> float:
     """Estimate what comes after the export: the test split in both variants, the report, and ending Ray."""
-    return 6.0 + 2 * run.version.test.size / run.speeds.get("infer_per_s", 100.0)
+    return 3.0 + 1.5 * run.version.test.size / run.speeds.get("infer_per_s", 100.0)
 
 
 def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
