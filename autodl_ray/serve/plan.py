@@ -9,7 +9,8 @@ from autodl_ray.spec import ServeSpec
 
 __all__ = ["ReplicaPlan", "plan_replicas"]
 
-_REPLICA_BYTES = 300e6  # a Ray worker with onnxruntime and a small model: 230 MB resident, measured
+# A Ray worker with onnxruntime and a tiny model: about 260 MB resident, as ps shows.
+_REPLICA_BYTES = 300e6
 _LEAST_CPUS = 0.01  # Ray counts in steps of 1e-4; below this a replica would starve anyway
 
 
