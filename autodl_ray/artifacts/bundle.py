@@ -124,7 +124,7 @@ class BundleInfo(_Record):
         variants: Variant → file, of those that are delivered.
         default_variant: The one to serve.
         int8: The decision on INT8.
-        val_scores: Scores of the training model on the validation split.
+        val_scores: Scores on the validation split, of the exported FP32 file where all of it was compared.
         test_scores: Scores of the exported model on the sealed test split, once it was opened.
         serve: Settings of the HTTP service, a ``ServeSpec`` as JSON.
     """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autodl_ray.export.onnx import Exporter
+    from autodl_ray.export.parity import ParityRecord
 
 __all__ = ["CandidateInputs", "make_candidate", "weights_digest"]
 
@@ -50,7 +51,7 @@ class CandidateInputs:
         dataset_id: Of the data set version.
         source: Where the weights came from: ``quick``, ``sweep trial …``, ``train``.
         with_int8: Whether INT8 is tried (where the spec allows it).
-        val_scores: Scores of the network on the validation split, recorded as they are.
+        val_scores: Scores of the network on the validation split; recorded where parity did not see all of it.
         licence: Of the weights it started from.
         parity_samples: Pictures for the parity check, the first of the split; None: all.
         inputs: Ids of the artifacts and files it came from, recorded in the manifest.
@@ -79,7 +80,7 @@ class _Exported:
     exporter: Exporter
     core: onnx.ModelProto
     fp32: bytes
-    parity: dict[str, object]
+    parity: ParityRecord
 
 
 def weights_digest(path: Path) -> str:
@@ -141,7 +142,7 @@ def _export(inputs: CandidateInputs) -> _Exported:
         count=inputs.parity_samples,
         until=None if inputs.deadline is None else time.time() + _PARITY_SHARE * (inputs.deadline - time.time()),
     )
-    return _Exported(exporter, core, fp32, parity.to_json())
+    return _Exported(exporter, core, fp32, parity)
 
 
 def _int8(spec: ExportSpec, inputs: CandidateInputs, exported: _Exported) -> tuple[Int8Record, bytes | None]:
@@ -173,7 +174,7 @@ def _write(
     for variant, data in files.items():
         (folder / MODEL_FILES[variant]).write_bytes(data)
     save_weights(inputs.model, folder / WEIGHTS_FILE)
-    (folder / PARITY_JSON).write_text(json.dumps(exported.parity, indent=1) + "\n", encoding="utf-8")
+    (folder / PARITY_JSON).write_text(json.dumps(exported.parity.to_json(), indent=1) + "\n", encoding="utf-8")
     preprocess = PreprocessInfo.of(inputs.preprocess)
     info = BundleInfo(
         name=name,
@@ -188,9 +189,14 @@ def _write(
         variants={variant: MODEL_FILES[variant] for variant in files},
         default_variant="int8" if "int8" in files else "fp32",
         int8=record,
-        val_scores=dict(inputs.val_scores),
+        val_scores=_val_scores(inputs, exported.parity),
     )
     (folder / BUNDLE_JSON).write_text(info.to_json(), encoding="utf-8")
+
+
+def _val_scores(inputs: CandidateInputs, parity: ParityRecord) -> dict[str, float]:
+    """Scores of the exported file where parity saw the whole split; else what the training said."""
+    return dict(parity.scores if parity.pictures == len(inputs.val) else inputs.val_scores)
 
 
 def _version(files: Mapping[Variant, bytes], classes: tuple[str, ...], preprocess: PreprocessInfo) -> str:

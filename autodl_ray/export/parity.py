@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from autodl_ray.export.pictures import decoded
 from autodl_ray.images import ImageArray, Preprocess
 from autodl_ray.models.predictor import group_by_size, open_session
 from autodl_ray.models.preprocess import preprocess_tensor
+from autodl_ray.tasks.classification import score
 
 __all__ = ["MAX_DIFFERENCE", "MIN_AGREEMENT", "ParityRecord", "check_parity", "compare"]
 
@@ -39,6 +40,7 @@ class ParityRecord:
         agreement: Share of equal top-1 classes, the worse of the batch sizes.
         max_difference: Largest difference of a probability.
         mean_difference: Mean difference of the probabilities.
+        scores: Of the exported file on the compared pictures: ``accuracy``, ``macro_f1``, ``loss``.
         min_agreement: Least accepted agreement.
         max_accepted: Largest accepted difference.
     """
@@ -48,6 +50,7 @@ class ParityRecord:
     agreement: float
     max_difference: float
     mean_difference: float
+    scores: Mapping[str, float] = field(default_factory=dict)
     min_agreement: float = MIN_AGREEMENT
     max_accepted: float = MAX_DIFFERENCE
 
@@ -61,8 +64,17 @@ class ParityRecord:
         return {**asdict(self), "passed": self.passed}
 
 
-def compare(wanted: Probabilities, seen: Sequence[Probabilities], *, batches: tuple[int, ...]) -> ParityRecord:
-    """Compare the network's probabilities (N, C) with those of the exported file for each batch size."""
+def compare(
+    wanted: Probabilities,
+    seen: Sequence[Probabilities],
+    *,
+    batches: tuple[int, ...],
+    labels: npt.NDArray[np.int64] | None = None,
+) -> ParityRecord:
+    """Compare the network's probabilities (N, C) with those of the exported file for each batch size.
+
+    With the true ``labels`` (N,) the exported file (of the first batch size) is scored as well.
+    """
     differences = [np.abs(wanted.astype(np.float64) - s) for s in seen]
     return ParityRecord(
         pictures=len(wanted),
@@ -70,6 +82,7 @@ def compare(wanted: Probabilities, seen: Sequence[Probabilities], *, batches: tu
         agreement=min(float((wanted.argmax(1) == s.argmax(1)).mean()) for s in seen),
         max_difference=float(max(d.max() for d in differences)),
         mean_difference=float(max(d.mean() for d in differences)),
+        scores=score(seen[0], labels) if labels is not None else {},
     )
 
 
@@ -104,8 +117,12 @@ def check_parity(
         together.append(_in_batches(session, pictures))
         if until is not None and time.time() > until and len(wanted) * _BATCH >= _AT_LEAST:
             break
+    answers = np.concatenate(wanted)
     record = compare(
-        np.concatenate(wanted), [np.concatenate(alone), np.concatenate(together)], batches=(1, min(_BATCH, total))
+        answers,
+        [np.concatenate(alone), np.concatenate(together)],
+        batches=(1, min(_BATCH, total)),
+        labels=samples.labels[: len(answers)],
     )
     if not record.passed:
         raise StageError(

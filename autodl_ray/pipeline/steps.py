@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,10 +233,26 @@ def finish(run: Run, action: Action) -> tuple[Artifact, Artifact, Contender]:
         bundle, report, and the contender that won.
     """
     winner = run.best()
+    for _ in run.contenders:  # the exported file is judged; where it is worse than was trained, another may win
+        candidate = _candidate(run, winner, int8=action.int8, quick=False)
+        winner = _as_exported(run, winner, candidate)
+        if run.best() is winner:
+            break
+        winner = run.best()
     candidate = _candidate(run, winner, int8=action.int8, quick=False)
     report = _report(run, winner, candidate)
     bundle = export.write_bundle(candidate, report=report, serve=run.spec.serve, context=run.context)
     return bundle, report, winner
+
+
+def _as_exported(run: Run, contender: Contender, candidate: Artifact) -> Contender:
+    """Give the contender (and its row of the leaderboard) the validation scores of its exported file."""
+    scores = open_bundle(candidate.path, verify=False)[1].val_scores
+    row = replace(contender.row, accuracy=scores["accuracy"], macro_f1=scores["macro_f1"])
+    exported = replace(contender, row=row)
+    run.rows[run.rows.index(contender.row)] = row
+    run.contenders[run.contenders.index(contender)] = exported
+    return exported
 
 
 def _base(run: Run, action: Action) -> Any:

@@ -18,7 +18,7 @@ class Workspace:
     """The working files of one sweep.
 
     Attributes:
-        folder: ``work/KEY`` in the folder of the run: one folder a trial, and the weights of the best trial that has ended.
+        folder: ``work/KEY`` of the run: one folder a trial, and the weights of the best trial that has ended.
         journal: ``RUN/KEY.journal.jsonl``.
     """
 

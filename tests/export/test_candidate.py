@@ -42,7 +42,8 @@ def test_a_candidate_is_whole(candidate: Artifact, inputs: CandidateInputs) -> N
     assert info.exporter == "trace"
     assert info.default_variant == "int8"
     assert len(info.version) == 12
-    assert info.val_scores == {"accuracy": 1.0}
+    assert info.val_scores == json.loads(candidate.file("parity.json").read_text())["scores"]
+    assert info.val_scores["accuracy"] == 1.0
     parity = json.loads(candidate.file("parity.json").read_text())
     assert parity["passed"]
     assert parity["pictures"] == len(inputs.val)
@@ -108,6 +109,7 @@ def test_parity_looks_at_every_batch_size_and_both_limits() -> None:
     assert not record.passed
     assert not compare(wanted, [wanted, wanted[::-1]], batches=(1, 2)).passed
     assert compare(wanted, [wanted], batches=(1,)).passed
+    assert compare(wanted, [wanted], batches=(1,), labels=wanted.argmax(1)).scores["accuracy"] == 1.0
 
 
 def test_parity_ends_early_when_time_is_short(candidate: Artifact, inputs: CandidateInputs) -> None:
