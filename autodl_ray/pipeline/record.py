@@ -35,6 +35,7 @@ class RunRecord:
         self._lock_file = folder / ".lock"
         self._data: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._guard = threading.Lock()
+        self._counts = False  # whether seconds are this run's: not those of a refusal or a look-up
 
     @property
     def spent_s(self) -> float:
@@ -60,7 +61,7 @@ class RunRecord:
             StoreError: The name belongs to a run with another spec or other data; the difference is shown.
         """
         wanted = spec.model_dump(mode="json")
-        status = self._data.get("status", "running")
+        status = self._data.get("status", "begun")
         if self._data:
             rows = difference(_identity(self._data["spec"]), _identity(wanted))
             if self._data["dataset"] != dataset_id:
@@ -73,7 +74,13 @@ class RunRecord:
                 )
             if wanted["budget_s"] > self._data["spec"]["budget_s"]:
                 status = "running"  # more time was given: go on
-        self._save(spec=wanted, dataset=dataset_id, status="done" if status == "done" else "running")
+        if self._data.get("spec") != wanted or self._data.get("status") != status:
+            self._save(spec=wanted, dataset=dataset_id, status=status)
+
+    def start(self) -> None:
+        """From here on work is done, and its seconds count."""
+        self._counts = True
+        self._save(status="running")
 
     def action(self, step: int) -> dict[str, Any] | None:
         """Return the action that an earlier attempt took at ``step``; a resumed run takes the same one."""
@@ -129,10 +136,12 @@ class RunRecord:
     def _count(self, stop: threading.Event, before: float) -> None:
         started = time.monotonic()
         while not stop.wait(_HEARTBEAT_S):
-            if self._data:
-                self._save(spent_s=before + time.monotonic() - started)
-        if self._data:
-            self._save(spent_s=before + time.monotonic() - started)
+            self._spend(before + time.monotonic() - started)
+        self._spend(before + time.monotonic() - started)
+
+    def _spend(self, seconds: float) -> None:
+        if self._counts:
+            self._save(spent_s=seconds)
 
     def _save(self, **changes: Any) -> None:
         with self._guard:

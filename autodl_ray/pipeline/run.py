@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +68,7 @@ def run(
                 done = _look_up(record, store, name, version)
                 if done is not None:
                     return done
+                record.start()
                 budget = Budget(spec.budget_s, record.spent_s, budget.started)
                 context = Context(store, name, spec.seed, budget, progress, stop)
                 return _attempt(spec, version, record, context)
@@ -97,7 +100,9 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
     state = Run(spec, context, version, choose_network(spec, version))
-    start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
+    # Both take seconds; the quick model is made meanwhile.
+    start_ray_in_background(Path(context.store.root))
+    threading.Thread(target=importlib.import_module, args=("autodl_ray.tune.ray_tune",), daemon=True).start()
     quick_model(state)
     context.progress.say(f"first bundle after {context.budget.spent_s():.0f} s: {context.key('bundle')}")
     try:

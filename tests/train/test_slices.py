@@ -31,20 +31,21 @@ def network() -> Classifier:
 
 
 def test_gradients_are_those_of_the_whole_batch() -> None:
-    model, images, labels = network(), torch.randn(5, 3, 96, 96), torch.tensor([0, 1, 2, 0, 1])
+    torch.manual_seed(0)
+    model, images, labels = network().double(), torch.randn(5, 3, 96, 96).double(), torch.tensor([0, 1, 2, 0, 1])
     nn.functional.cross_entropy(model(images), labels).backward()
     wanted = {k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     with sliced(model.backbone, image_size=96, device=CPU) as slices:
         assert slices is not None
         assert torch.get_num_threads() == 1
-        logits = model.head(slices.features(model.backbone, images, "32"))
+        logits = model.head(slices.features(model.backbone, images, "32").double())
         nn.functional.cross_entropy(logits, labels).backward()
         slices.backward(model.backbone)
     assert torch.get_num_threads() == 2
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        assert (parameter.grad - wanted[name]).norm() <= 1e-3 * wanted[name].norm() + 1e-6, name
+        assert (parameter.grad - wanted[name]).norm() <= 1e-5 * wanted[name].norm() + 1e-8, name
 
 
 def test_slices_run_in_threads_of_their_own_and_in_order() -> None:
