@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -50,7 +49,6 @@ def _run(arguments: list[str]) -> int:
     from autodl_ray.cli.console import Console
 
     console = Console(json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         result = app()(arguments, standalone_mode=False, obj=console)
         return result if isinstance(result, int) else 0

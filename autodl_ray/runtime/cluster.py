@@ -39,7 +39,6 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 # On one machine every port of Ray listens on loopback only; 127.0.0.1 given as node address is replaced without it.
 _LOCAL_ONLY = {
