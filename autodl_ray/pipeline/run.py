@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
-import threading
 import time
 from pathlib import Path
 
@@ -100,9 +98,7 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
     state = Run(spec, context, version, choose_network(spec, version))
-    # Both take seconds; the quick model is made meanwhile.
-    start_ray_in_background(Path(context.store.root))
-    threading.Thread(target=importlib.import_module, args=("autodl_ray.tune.ray_tune",), daemon=True).start()
+    start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
     quick_model(state)
     context.progress.say(f"first bundle after {context.budget.spent_s():.0f} s: {context.key('bundle')}")
     try:

@@ -10,7 +10,6 @@ pictures for training and 297 for validation, at most 20 epochs, halving at 1, 3
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import statistics
@@ -39,7 +38,6 @@ def ours(folder: Path, trials: int, search: str) -> dict[str, object]:
     from autodl_ray.runtime import Budget, Context, SilentProgress, StopFlag
     from autodl_ray.spec import Float, TrainSpec, TuneSpec
 
-    importlib.import_module("autodl_ray.tune.ray_tune")  # while Ray starts, as the pipeline does
     marks = {"imports": time.time()}
     paths, labels, ids, classes = pictures(folder / "digits")
     train = TrainSamples(folder / "digits", ids[:TRAIN], paths[:TRAIN], labels[:TRAIN], classes)
