@@ -34,7 +34,7 @@ def app() -> Any:
     return cli
 
 
-def _top(version: bool = False) -> None:
+def _top() -> None:
     """From a folder of photos to a tuned, honestly evaluated, quantized model behind an HTTP endpoint."""
 
 

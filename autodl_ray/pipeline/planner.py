@@ -38,7 +38,6 @@ class Observation:
         startup_s: Until a trial takes its first step.
         export_s: One export with its parity check, measured.
         full_epochs: Epochs of a full training.
-        parallel_trials: Trials that run side by side.
         wanted_trials: ``tune.num_samples`` of the spec.
         wanted_trial_epochs: ``tune.epochs`` of the spec.
         with_int8: Whether the spec wants INT8 tried.
@@ -58,7 +57,6 @@ class Observation:
     startup_s: float
     export_s: float
     full_epochs: int
-    parallel_trials: int = 1
     wanted_trials: int | Literal["auto"] = "auto"
     wanted_trial_epochs: int | Literal["auto"] = "auto"
     with_int8: bool = True

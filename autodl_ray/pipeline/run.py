@@ -25,7 +25,7 @@ __all__ = ["run", "run_name"]
 _TRAIN_STEP_COST = 6.0
 """A training step takes about this many times as long as onnxruntime's forward pass (lite0, 224 px, two cores)."""
 _STARTUP_S = 8.0
-"""Until a first trial trains: Ray's worker process starts and imports torch. Measured by each run after that."""
+"""Until a first trial trains: Ray's worker process starts and imports torch (two cores)."""
 
 
 def run(

@@ -58,7 +58,7 @@ class Run:
         network: The model that is searched and trained.
         contenders: The best model of each step so far.
         rows: The leaderboard so far.
-        speeds: Measured: infer_per_s, export_s, train_per_s, startup_s.
+        speeds: Measured: infer_per_s, export_s, train_per_s.
     """
 
     spec: ExperimentSpec
