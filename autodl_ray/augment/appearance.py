@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
 from autodl_ray.augment.geometry import Positive, Share, _ordered
-from autodl_ray.augment.op import Drawn, Op, Target
+from autodl_ray.augment.op import Drawn, Family, Op, Target
 from autodl_ray.images import ImageArray
 
 __all__ = ["ColorJitter", "GaussianBlur", "GaussianNoise", "Grayscale", "JpegCompression", "RandomErasing"]
@@ -27,6 +27,7 @@ class ColorJitter(Op):
     All four are linear in the pixel, so they are one 3 × 4 matrix, applied once; hue turns the plane of I and Q.
     """
 
+    family: ClassVar[Family] = "colour"
     brightness: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
     contrast: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
     saturation: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
@@ -63,6 +64,8 @@ def _hue_matrix(turn: float) -> npt.NDArray[np.float64]:
 class Grayscale(Op):
     """Take the colour away; three equal channels stay."""
 
+    family: ClassVar[Family] = "colour"
+
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Nothing is to choose: the policy's probability says whether."""
         return ()
@@ -76,6 +79,7 @@ class Grayscale(Op):
 class GaussianBlur(Op):
     """Blur, as a lens out of focus."""
 
+    family: ClassVar[Family] = "blur"
     sigma: Annotated[tuple[Positive, Positive], AfterValidator(_ordered)] = Field(
         (0.1, 2.0), description="standard deviation in pixels, as [low, high] above 0"
     )
@@ -92,6 +96,7 @@ class GaussianBlur(Op):
 class GaussianNoise(Op):
     """Add noise to every value, as a sensor in the dark."""
 
+    family: ClassVar[Family] = "noise"
     std: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = Field(
         (0.01, 0.05), description="standard deviation as a share of the full range, as [low, high] in (0, 1]"
     )
@@ -111,6 +116,7 @@ class GaussianNoise(Op):
 class RandomErasing(Op):
     """Cover rectangles with the fill colour (Zhong et al. 2017; also known as coarse dropout)."""
 
+    family: ClassVar[Family] = "dropout"
     holes: int = Field(1, ge=1, le=64, description="rectangles, 1 to 64")
     scale: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = Field(
         (0.02, 0.2), description="share of the area of each, as [low, high] in (0, 1]"
@@ -142,6 +148,7 @@ class RandomErasing(Op):
 class JpegCompression(Op):
     """Save as a JPEG of low quality and read it again."""
 
+    family: ClassVar[Family] = "quality"
     quality: Annotated[tuple[int, int], AfterValidator(_ordered)] = Field(
         (40, 90), description="JPEG quality, as [low, high] of 1 to 100"
     )

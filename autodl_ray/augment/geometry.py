@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from autodl_ray.augment.op import Drawn, Op, Target
+from autodl_ray.augment.op import Drawn, Family, Op, Target
 from autodl_ray.images import ImageArray
 
 __all__ = ["HorizontalFlip", "RandomResizedCrop", "RandomRotate", "RandomShift", "VerticalFlip"]
@@ -30,6 +30,7 @@ Angle = Annotated[float, Field(ge=-360, le=360)]
 class RandomResizedCrop(Op):
     """Cut a random part, and scale it to the network's input (Szegedy et al. 2014)."""
 
+    family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
     scale: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = Field(
         (0.5, 1.0), description="share of the area, as [low, high] in (0, 1]"
@@ -64,6 +65,7 @@ class RandomResizedCrop(Op):
 class RandomShift(Op):
     """Pad with the edge's pixels and cut the old size elsewhere: for tiny pictures, where a crop loses too much."""
 
+    family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
     fraction: float = Field(0.125, ge=0, le=1, description="largest shift as a share of the side, 0 to 1")
 
@@ -86,6 +88,7 @@ class RandomShift(Op):
 class HorizontalFlip(Op):
     """Mirror left and right."""
 
+    family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
@@ -100,6 +103,7 @@ class HorizontalFlip(Op):
 class VerticalFlip(Op):
     """Mirror top and bottom."""
 
+    family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
@@ -118,6 +122,7 @@ class RandomRotate(Op):
     the corners come from ``border``.
     """
 
+    family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
     degrees: Annotated[float, Field(ge=0, le=180)] | Annotated[tuple[Angle, ...], Field(min_length=1)] = Field(
         15.0, description="a number 0 to 180 (an angle between -number and number), or a list (one of these angles)"

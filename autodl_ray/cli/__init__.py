@@ -15,6 +15,7 @@ def app() -> Any:
     import typer
 
     from autodl_ray.cli import models, predict, run, serve, spec
+    from autodl_ray.cli.data import data_app
 
     cli = typer.Typer(
         name="autodl",
@@ -30,6 +31,7 @@ def app() -> Any:
     cli.command(name="predict")(predict.predict)
     cli.command(name="serve")(serve.serve)
     cli.command(name="models")(models.models)
+    cli.add_typer(data_app(), name="data")
     cli.add_typer(spec.spec_app(), name="spec")
     return cli
 
