@@ -1,7 +1,9 @@
 """The types that flow from stage to stage, and the store that keeps them."""
 
 from autodl_ray.artifacts.dataset import (
+    BoxTable,
     DatasetVersion,
+    Ranges,
     Samples,
     SealedSplit,
     TestSamples,
@@ -14,8 +16,10 @@ from autodl_ray.artifacts.store import Artifact, ArtifactWriter, Store, open_art
 __all__ = [
     "Artifact",
     "ArtifactWriter",
+    "BoxTable",
     "DatasetVersion",
     "Manifest",
+    "Ranges",
     "Samples",
     "SealedSplit",
     "Store",

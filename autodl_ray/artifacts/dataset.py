@@ -14,14 +14,72 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.artifacts.store import Artifact, write_atomic
 
-__all__ = ["DatasetVersion", "Samples", "SealedSplit", "TestSamples", "TrainSamples", "ValSamples"]
+__all__ = ["BoxTable", "DatasetVersion", "Ranges", "Samples", "SealedSplit", "TestSamples", "TrainSamples", "ValSamples"]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Where the bytes of samples are: parts of files below the root.
+
+    Attributes:
+        files: The distinct files, relative to the root, with ``/``.
+        file: (N,) int32, position in ``files``.
+        offset: (N,) int64, in bytes.
+        length: (N,) int64, in bytes; -1: to the end of the file.
+    """
+
+    files: tuple[str, ...]
+    file: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Ranges:
+        """Return the ranges at ``positions``."""
+        return Ranges(self.files, self.file[positions], self.offset[positions], self.length[positions])
+
+    def read(self, root: Path, position: int) -> bytes:
+        """Return the bytes at ``position``."""
+        with (root / self.files[self.file[position]]).open("rb") as stream:
+            stream.seek(int(self.offset[position]))
+            return stream.read(int(self.length[position]))
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """The objects of all samples, one after the other.
+
+    Attributes:
+        coords: (M, 4) float32 xmin, ymin, xmax, ymax in pixels of the upright picture (``pascal_voc``).
+        labels: (M,) int64 in [0, num_classes).
+        starts: (N + 1,) int64: the boxes of sample i are ``starts[i]`` to ``starts[i + 1]`` (excluded).
+        difficult: (M,) bool.
+        crowd: (M,) bool.
+    """
+
+    coords: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    difficult: npt.NDArray[np.bool_]
+    crowd: npt.NDArray[np.bool_]
+
+    def of(self, position: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return the (K, 4) boxes and (K,) labels of one sample."""
+        first, stop = int(self.starts[position]), int(self.starts[position + 1])
+        return self.coords[first:stop], self.labels[first:stop]
+
+    def take(self, positions: npt.NDArray[np.int64]) -> BoxTable:
+        """Return the boxes of the samples at ``positions``."""
+        counts = np.diff(self.starts)[positions]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.starts[positions] - starts[:-1], counts) + np.arange(starts[-1])
+        return BoxTable(self.coords[rows], self.labels[rows], starts, self.difficult[rows], self.crowd[rows])
 
 
 @dataclass(frozen=True)
@@ -29,11 +87,13 @@ class Samples:
     """Samples of one split, in the order of the version's index.
 
     Attributes:
-        root: Folder that the paths are relative to.
+        root: Folder that the files are below.
         ids: (N,) int64, the row of each sample in the version's index; stable within a version.
-        paths: N paths relative to ``root``, with ``/``.
-        labels: (N,) int64 in [0, num_classes).
+        paths: N names within the data set, with ``/``; where ``where`` is None they are files below ``root``.
+        labels: (N,) int64 in [0, num_classes); -1 where a picture has boxes instead of a label.
         classes: Class names by label.
+        where: Where the bytes are; None: whole files.
+        boxes: Objects of the pictures; None for classification.
     """
 
     root: Path
@@ -41,13 +101,29 @@ class Samples:
     paths: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    where: Ranges | None = None
+    boxes: BoxTable | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, position: int) -> bytes:
-        """Return the bytes of the file of the sample at ``position`` (0 ≤ position < len)."""
+        """Return the bytes of the picture at ``position`` (0 ≤ position < len)."""
+        if self.where is not None:
+            return self.where.read(self.root, position)
         return (self.root / self.paths[position]).read_bytes()
+
+    def _taken(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, Any]:
+        chosen = np.asarray(positions, dtype=np.int64)
+        return {
+            "root": self.root,
+            "ids": self.ids[chosen],
+            "paths": tuple(self.paths[i] for i in chosen),
+            "labels": self.labels[chosen],
+            "classes": self.classes,
+            "where": None if self.where is None else self.where.take(chosen),
+            "boxes": None if self.boxes is None else self.boxes.take(chosen),
+        }
 
 
 class TrainSamples(Samples):
@@ -55,18 +131,15 @@ class TrainSamples(Samples):
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> TrainSamples:
         """Return the samples at ``positions``."""
-        chosen = np.asarray(positions, dtype=np.int64)
-        return TrainSamples(
-            self.root,
-            self.ids[chosen],
-            tuple(self.paths[i] for i in chosen),
-            self.labels[chosen],
-            self.classes,
-        )
+        return TrainSamples(**self._taken(positions))
 
 
 class ValSamples(Samples):
     """The validation split: selects models; never augmented or sampled."""
+
+    def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> ValSamples:
+        """Return the samples at ``positions``, e.g. the part that one worker validates."""
+        return ValSamples(**self._taken(positions))
 
 
 class TestSamples(Samples):

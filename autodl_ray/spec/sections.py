@@ -73,6 +73,9 @@ Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
 Epochs = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
+DataFormat = Literal["auto", "imagefolder", "table", "voc", "coco", "yolo", "idx", "webdataset"]
+
+
 class Section(BaseModel):
     """Base of every section: frozen, no unknown keys, numbers finite."""
 
@@ -125,8 +128,18 @@ Domain = Annotated[Float | Int | Choice, Field(discriminator="type")]
 
 
 class SplitSpec(Section):
-    """How the samples are divided; folders named train/val/test in the data set win over the fractions."""
+    """How the samples are divided; splits that the data set gives itself win over the fractions."""
 
+    by: Literal["stratified", "group", "hash"] = Field(
+        "stratified",
+        description="stratified by class; group keeps what belongs together in one split; hash keeps a sample in "
+        "its split when the set grows",
+    )
+    group: str | None = Field(
+        None,
+        description="for by: group: a regular expression whose first (...) group in the path names the group "
+        "(null: the group column of the data set)",
+    )
     val: float = Field(0.15, gt=0, lt=0.5, description="share of the samples for validation (selection)")
     test: float = Field(0.15, gt=0, lt=0.5, description="share of the samples for the sealed test split")
     train_list: str | None = Field(
@@ -144,10 +157,19 @@ class SplitSpec(Section):
 
 
 class DataSpec(Section):
-    """The folder of pictures and its splits."""
+    """The data set: where it is, how it is divided and weighted."""
 
-    path: str = Field(description="folder with one folder a class (also train/val/test on top)")
+    path: str = Field(
+        description="folder, table, archive or s3:// address of pictures (see `autodl data detect`), or "
+        "version:NAME for a snapshot in the store"
+    )
+    format: DataFormat = Field("auto", description="of the data set; auto: found out")
     split: SplitSpec = SplitSpec()
+    balance: Literal["none", "weights", "sampler", "auto"] = Field(
+        "auto",
+        description="for unequal classes: weights in the loss, a sampler that draws rare classes more often, or "
+        "auto: weights where the largest class has 5 times the pictures of the smallest",
+    )
     max_unreadable: float = Field(
         0.2, ge=0, lt=1, description="share of unreadable pictures above which the folder is refused"
     )
