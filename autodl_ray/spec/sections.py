@@ -215,8 +215,14 @@ class TrainSpec(Section):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="moving average of the weights, 0 = off")
     augment: str = Field(
         "auto",
-        description="auto, none, light, strong, or the path of a policy in YAML (see jobs/augment.yaml)",
+        description="auto, none, light, strong, tiny, auto_augment, rand_augment, trivial_augment, augmix, or the "
+        "path of a policy in YAML (see jobs/augment.yaml)",
     )
+    augment_magnitude: float = Field(
+        0.5, ge=0, le=1, description="strength of a ready policy: 0 = none of it, 0.5 = as written, 1 = twice"
+    )
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (0.2 is common), 0 = off")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix (1.0 is common), 0 = off")
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_yaml_word)] = Field(
         "auto", description="auto: bf16 where two timed steps show it is faster"
     )

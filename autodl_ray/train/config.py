@@ -35,7 +35,10 @@ class FitConfig:
         dropout: Before the head.
         schedule: ``one_cycle``, ``cosine`` or ``constant``.
         ema_decay: Of the moving average of the weights; 0: off.
-        augment: ``none``, ``light``, ``strong`` or the path of a policy.
+        augment: Name of a ready policy (see :mod:`autodl_ray.augment.presets`), or the path of a policy file.
+        augment_magnitude: Strength of a ready policy, in [0, 1]; 0.5: as written.
+        mixup: alpha of MixUp; 0: off.
+        cutmix: alpha of CutMix; 0: off.
         precision: ``32``, ``bf16``, or ``auto``: what a few timed steps show to be faster.
         seed: Root seed of initial weights, dropout and order.
         train_image_size: Side in training when it differs from ``preprocess.size``; None: the same.
@@ -60,6 +63,9 @@ class FitConfig:
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     ema_decay: float = 0.0
     augment: str = "light"
+    augment_magnitude: float = 0.5
+    mixup: float = 0.0
+    cutmix: float = 0.0
     precision: Literal["auto", "32", "bf16"] = "auto"
     seed: int = 0
     train_image_size: int | None = None
@@ -119,6 +125,9 @@ def resolve(
         schedule=train.schedule,
         ema_decay=train.ema_decay,
         augment=_augment(train.augment, entry),
+        augment_magnitude=train.augment_magnitude,
+        mixup=train.mixup,
+        cutmix=train.cutmix,
         precision=train.precision,
         seed=seed,
         metric=metric,

@@ -6,24 +6,23 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodl_ray.augment.policy import AugmentPolicy
 from autodl_ray.errors import StageError, StoreError
-from autodl_ray.models.classifier import Classifier, build, save_weights, set_head
-from autodl_ray.models.folding import freeze_norms
-from autodl_ray.models.preprocess import normalize
+from autodl_ray.models.classifier import Classifier, save_weights
 from autodl_ray.seeding import seed_for
 from autodl_ray.train.checkpoint import BEST, load_checkpoint, save_checkpoint
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.counts import Counts, EpochStats
-from autodl_ray.train.head import load_head
+from autodl_ray.train.initial import initial_model
+from autodl_ray.train.inputs import StepInputs
+from autodl_ray.train.losses import classification_loss
 from autodl_ray.train.memory import kept_memory
 from autodl_ray.train.optim import MovingAverage, build_optimizer, set_lr
 from autodl_ray.train.peers import Alone, Peers, StepVote
@@ -32,6 +31,7 @@ from autodl_ray.train.precision import Precision, autocast, faster_precision
 from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
 from autodl_ray.train.slices import Slices, sliced
 from autodl_ray.train.source import BatchLike, Source
+from autodl_ray.train.threads import torch_threads
 from autodl_ray.train.validate import validate
 
 __all__ = ["fit"]
@@ -73,7 +73,7 @@ def fit(
         StageError: The loss is no longer a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with kept_memory(), _threads(num_threads), torch.random.fork_rng(devices=[]):
+    with kept_memory(), torch_threads(num_threads), torch.random.fork_rng(devices=[]):
         run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers or Alone())
         alone = run.peers.world_size == 1
         with (
@@ -83,17 +83,6 @@ def fit(
         ):
             run.slices = slices
             return run.train(report, should_stop)
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if wanted is not None:
-        torch.set_num_threads(max(1, wanted))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Run:
@@ -114,6 +103,8 @@ class _Run:
         self.epoch_steps = steps_per_epoch(source.num_train, config.batch_size)
         self.wanted = self.epoch_steps * config.epochs
         self.total = self.wanted
+        self.inputs = StepInputs(config, peers.device)
+        self.class_weights: Tensor | None = None
         self.counts = Counts()
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -123,7 +114,9 @@ class _Run:
         self.began = time.perf_counter()
         saved, note = load_checkpoint(folder)
         self.notes += [note] if note else []
-        self.model = self._model(head_init if saved is None else None, fresh=saved is None)
+        self.model = initial_model(
+            config, head_init=head_init if saved is None else None, fresh=saved is None, device=peers.device
+        )
         self.optimizer = build_optimizer(self.model, config)
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay > 0 else None
@@ -132,23 +125,7 @@ class _Run:
         self.parallel = peers.wrap(self.model)
         self.slices: Slices | None = None
 
-    # -- from nothing, or from a checkpoint
-
-    def _model(self, head_init: Path | None, *, fresh: bool) -> Classifier:
-        config = self.config
-        model = build(
-            config.model,
-            num_classes=config.num_classes,
-            image_size=config.preprocess.size,
-            weights=config.weights if fresh else "none",
-            dropout=config.dropout,
-            seed=config.seed,
-        )
-        if head_init is not None:
-            set_head(model, *load_head(head_init))
-        if config.freeze_norms:
-            freeze_norms(model.backbone, config.preprocess.size)
-        return model.to(device=self.peers.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+    # -- from and into a checkpoint
 
     def _restore(self, saved: dict[str, Any]) -> None:
         was, wanted = json.loads(saved["config"]), json.loads(json.dumps(self.config.to_json()))
@@ -261,14 +238,13 @@ class _Run:
         )
 
     def _step(self, batch: BatchLike, vote: StepVote, stats: EpochStats) -> None:
-        config, counts, device = self.config, self.counts, self.peers.device
-        images = normalize(torch.from_numpy(batch.images).to(device), config.preprocess)
-        labels = torch.from_numpy(batch.labels).to(device)
+        config, counts = self.config, self.counts
+        images, targets = self.inputs.make(batch, epoch=counts.epoch, step=counts.in_epoch)
         if self.precision is None:
-            self.precision = self._decide_precision(images, labels)
+            self.precision = self._decide_precision(images, targets)
         factor = lr_factor(config.schedule, counts.position, warmup=config.warmup)
         set_lr(self.optimizer, factor)
-        loss = self._backward(images, labels, vote)
+        loss = self._backward(images, targets, vote)
         if config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.trained, config.grad_clip, foreach=True)
         self.optimizer.step()
@@ -277,7 +253,7 @@ class _Run:
             self.average.update(self.model)
         self._count(loss, vote, stats)
 
-    def _backward(self, images: Tensor, labels: Tensor, vote: StepVote) -> float:
+    def _backward(self, images: Tensor, targets: Tensor, vote: StepVote) -> float:
         """Compute the gradients of a batch; return its loss."""
         model, precision = self.model, self.precision or "32"
         if self.slices is not None:
@@ -285,9 +261,14 @@ class _Run:
         else:
             with autocast(self.peers.device, precision):
                 logits = self.parallel(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        loss = classification_loss(
+            logits.float(),
+            targets,
+            label_smoothing=self.config.label_smoothing,
+            class_weights=self.class_weights,
+        )
         # Workers average their gradients; the slices of a short last batch may differ by one sample.
-        share = len(labels) * self.peers.world_size / vote.samples
+        share = len(targets) * self.peers.world_size / vote.samples
         torch.autograd.backward(loss if share == 1.0 else loss * share)
         if self.slices is not None:
             self.slices.backward(model.backbone)
@@ -323,8 +304,8 @@ class _Run:
         }
         self.progress.update(facts, force=force)
 
-    def _decide_precision(self, images: Tensor, labels: Tensor) -> Precision:
-        votes = self.peers.mean(float(faster_precision(self.model, images, labels) == "bf16"))
+    def _decide_precision(self, images: Tensor, targets: Tensor) -> Precision:
+        votes = self.peers.mean(float(faster_precision(self.model, images, targets) == "bf16"))
         return "bf16" if votes > 0.5 else "32"
 
     # -- after an epoch

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autodl_ray.train.threads import torch_threads
+
 __all__ = ["Precision", "autocast", "faster_precision", "step_seconds"]
 
 Precision = Literal["32", "bf16"]
@@ -35,23 +37,13 @@ def faster_precision(model: nn.Module, images: Tensor, labels: Tensor) -> Precis
     Args:
         model: Left as it is.
         images: (N, 3, S, S) float32, normalised; the first 4 are used.
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, C) float32 soft labels.
     """
     if images.shape[-1] <= _WORTH_TIMING_PX:
         return "32"
-    with _one_thread(images.device):
+    with torch_threads(1 if images.device.type == "cpu" else None):
         seconds = {p: step_seconds(model, images[:_SAMPLES], labels[:_SAMPLES], precision=p) for p in ("bf16", "32")}
     return "bf16" if seconds["bf16"] < seconds["32"] else "32"
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if device.type == "cpu" else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def step_seconds(model: nn.Module, images: Tensor, labels: Tensor, *, precision: Literal["32", "bf16"]) -> float:
