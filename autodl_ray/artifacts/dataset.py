@@ -21,7 +21,16 @@ import numpy.typing as npt
 
 from autodl_ray.artifacts.store import Artifact, write_atomic
 
-__all__ = ["BoxTable", "DatasetVersion", "Ranges", "Samples", "SealedSplit", "TestSamples", "TrainSamples", "ValSamples"]
+__all__ = [
+    "BoxTable",
+    "DatasetVersion",
+    "Ranges",
+    "Samples",
+    "SealedSplit",
+    "TestSamples",
+    "TrainSamples",
+    "ValSamples",
+]
 
 
 @dataclass(frozen=True)
