@@ -57,7 +57,8 @@ class Ranges:
         """Return the bytes at ``position``."""
         with (root / self.files[self.file[position]]).open("rb") as stream:
             stream.seek(int(self.offset[position]))
-            return stream.read(int(self.length[position]))
+            data: bytes = stream.read(int(self.length[position]))
+            return data
 
 
 @dataclass(frozen=True)

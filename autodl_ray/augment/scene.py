@@ -57,8 +57,7 @@ def cut_boxes(boxes: Boxes, *, height: int, width: int) -> tuple[Boxes, npt.NDAr
     Returns:
         The (K, 4) boxes of which enough is left, and (N,) bool: which those are.
     """
-    low, high = np.float32([0, 0, 0, 0]), np.float32([width, height, width, height])
-    cut = np.clip(boxes, low, high)
+    cut = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
     before = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     after = (cut[:, 2] - cut[:, 0]) * (cut[:, 3] - cut[:, 1])
     kept = (after >= MIN_AREA) & (after >= MIN_VISIBLE * before)
