@@ -24,8 +24,9 @@ __all__ = ["run"]
 
 def run(
     context: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(help="Folder of photos, one folder a class.", show_default=False)
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Folder, table, archive or s3:// address of photos, or version:NAME.", show_default=False),
     ] = None,
     spec: Annotated[Path | None, typer.Option(help="Spec in YAML: see `autodl spec init`.")] = None,
     budget: Annotated[
@@ -39,6 +40,12 @@ def run(
     splits: Annotated[
         tuple[Path, Path, Path] | None,
         typer.Option("--splits", help="Published split: the lists of train, validation and test files."),
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="A ready policy, or a YAML file: see `autodl augment list`.  [default: auto]")
+    ] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="For unequal classes: none, weights, sampler or auto.  [default: auto]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Root of everything random.  [default: 0]")] = None,
     setting: Annotated[
@@ -57,16 +64,20 @@ def run(
 
         autodl run photos/ --splits train.txt val.txt test.txt --budget 2m
 
+        autodl run version:clean-photos --augment trivial_augment --balance sampler
+
         autodl run --spec experiment.yaml --set tune.num_samples=16 --json
     """
     started = time.time()
     console: Console = context.obj
     overrides = _overrides(
         {
-            "data.path": str(folder) if folder else None,
+            "data.path": data,
             "budget_s": budget,
             "name": name,
+            "data.balance": balance,
             "model.name": model,
+            "train.augment": augment,
             "seed": seed,
             **({f"data.split.{k}_list": str(v) for k, v in zip(("train", "val", "test"), splits, strict=True)}
                if splits else {}),
@@ -120,7 +131,9 @@ def _value(text: str) -> Any:
 def _spec_of(overrides: dict[str, Any]) -> ExperimentSpec:
     if "data.path" not in overrides:
         raise SpecError(
-            "There is nothing to run.", accepted="a folder of photos or --spec FILE", hint="autodl run photos/"
+            "There is nothing to run.",
+            accepted="a folder of photos, version:NAME or --spec FILE",
+            hint="autodl run photos/",
         )
     return parse_spec(with_overrides({}, overrides), source="the command line")
 
