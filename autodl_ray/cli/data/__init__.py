@@ -13,7 +13,20 @@ def data_app() -> Any:
     """Build the sub-commands of `autodl data`."""
     from autodl_ray.cli.data import cleaning, formats, versions
 
-    cli = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Read, check, clean and version data.")
+    cli = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=_help())
     for part in (formats, cleaning, versions):
         part.add_to(cli)
     return cli
+
+
+def _help() -> str:
+    return """Read, check, clean and version data sets.
+
+    Examples:
+
+        autodl data detect photos/
+
+        autodl data check photos/ --html report.html
+
+        autodl data snapshot photos/ --tag first
+    """
