@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodl_ray.augment import CATALOGUE, Op, Target
-from autodl_ray.augment.appearance import ColorJitter, GaussianNoise, RandomErasing
-from autodl_ray.augment.geometry import HorizontalFlip, RandomResizedCrop, RandomRotate, RandomShift, VerticalFlip
+from autodl_ray.augment.ops.colour import ColorJitter
+from autodl_ray.augment.ops.crops import RandomResizedCrop, RandomShift
+from autodl_ray.augment.ops.dropout import RandomErasing
+from autodl_ray.augment.ops.mirrors import HorizontalFlip, VerticalFlip
+from autodl_ray.augment.ops.noise import GaussianNoise
+from autodl_ray.augment.ops.warps import RandomRotate
 from autodl_ray.images import ImageArray
 
 TARGET = Target(16, fill=(1, 2, 3))

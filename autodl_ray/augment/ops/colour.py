@@ -1,0 +1,291 @@
+"""Colour operations that are linear in the pixel: one 3 × 4 matrix, applied once."""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from autodl_ray.augment.op import Drawn, Family, Op, Target
+from autodl_ray.augment.ops.fields import Factors, Parts
+from autodl_ray.images import ImageArray
+
+__all__ = [
+    "Brightness",
+    "ChannelDropout",
+    "ChannelShuffle",
+    "ColorJitter",
+    "ColorTemperature",
+    "Contrast",
+    "FancyPCA",
+    "Grayscale",
+    "Hue",
+    "Linear",
+    "RGBShift",
+    "Saturation",
+    "ToSepia",
+]
+
+Matrix = npt.NDArray[np.float64]
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TO_RGB = np.linalg.inv(_TO_YIQ)
+_SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
+_XYZ_TO_RGB = np.array(
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
+_DAYLIGHT = 6500.0
+_ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+_SAMPLE = 4096
+
+
+class Linear(Op):
+    """An operation that multiplies every pixel by one matrix."""
+
+    family: ClassVar[Family] = "colour"
+
+    @abstractmethod
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Return (3, 4) float64: red, green, blue and 1, of 0 to 255, to the new red, green and blue."""
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Multiply, round and clip."""
+        return np.asarray(cv2.transform(image, self.matrix(image, drawn).astype(np.float32)), dtype=np.uint8)
+
+
+def _scaled(red: float, green: float, blue: float) -> Matrix:
+    return np.diag([red, green, blue]) @ np.eye(3, 4)
+
+
+def _shifted(red: float, green: float, blue: float) -> Matrix:
+    matrix = np.eye(3, 4)
+    matrix[:, 3] = red, green, blue
+    return matrix
+
+
+def _mean_grey(image: ImageArray) -> float:
+    red, green, blue, _ = cv2.mean(image)
+    return float(_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
+
+
+def _hue_matrix(turn: float) -> Matrix:
+    cos, sin = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
+    return np.asarray(_TO_RGB @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _TO_YIQ)
+
+
+class ColorJitter(Linear):
+    """Change brightness, contrast, saturation and hue, each by a random factor.
+
+    All four are linear in the pixel, so they are one 3 × 4 matrix, applied once; hue turns the plane of I and Q.
+    """
+
+    brightness: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
+    contrast: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
+    saturation: float = Field(0.0, ge=0, le=1, description="0 to 1: factor from 1 - value to 1 + value")
+    hue: float = Field(0.0, ge=0, le=0.5, description="0 to 0.5: turn of the colour circle, 0.5 is its other side")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (brightness, contrast, saturation, hue): three factors and a turn."""
+        factors = [rng.uniform(1 - value, 1 + value) for value in (self.brightness, self.contrast, self.saturation)]
+        return (*factors, rng.uniform(-self.hue, self.hue))
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """The four, one after the other."""
+        brightness, contrast, saturation, hue = drawn
+        matrix = np.empty((3, 4), dtype=np.float64)
+        matrix[:, :3] = (1 - saturation) * _LUMA
+        matrix[:, :3] += saturation * np.eye(3)
+        if hue:
+            matrix[:, :3] = _hue_matrix(hue) @ matrix[:, :3]
+        matrix[:, :3] *= brightness * contrast
+        # Contrast pulls towards the mean grey of the brightened picture; grey stays grey under the other two.
+        matrix[:, 3] = (1 - contrast) * brightness * _mean_grey(image) if contrast != 1 else 0.0
+        return matrix
+
+
+class Grayscale(Op):
+    """Take the colour away; three equal channels stay."""
+
+    family: ClassVar[Family] = "colour"
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Nothing is to choose: the policy's probability says whether."""
+        return ()
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Keep the luminance."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+
+
+class Brightness(Linear):
+    """Make the picture brighter (factor above 1) or darker."""
+
+    factor: Factors = Field((0.7, 1.3), description="factor of every value, as [low, high] in [0, 10]")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (factor,)."""
+        return (rng.uniform(*self.factor),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Scale."""
+        return _scaled(drawn[0], drawn[0], drawn[0])
+
+
+class Contrast(Linear):
+    """Push the values away from the mean grey (factor above 1) or towards it."""
+
+    factor: Factors = Field((0.7, 1.3), description="factor of the distance, as [low, high] in [0, 10]; 0 is flat grey")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (factor,)."""
+        return (rng.uniform(*self.factor),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Scale around the mean grey."""
+        matrix = _scaled(drawn[0], drawn[0], drawn[0])
+        matrix[:, 3] = (1 - drawn[0]) * _mean_grey(image)
+        return matrix
+
+
+class Saturation(Linear):
+    """Make the colours stronger (factor above 1) or paler."""
+
+    factor: Factors = Field((0.5, 1.5), description="factor of the colour, as [low, high] in [0, 10]; 0 is grey")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (factor,)."""
+        return (rng.uniform(*self.factor),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Mix with the grey of each pixel."""
+        return _scaled(drawn[0], drawn[0], drawn[0]) + (1 - drawn[0]) * np.append(_LUMA, 0)
+
+
+class Hue(Linear):
+    """Turn all colours along the colour circle; grey stays grey."""
+
+    turn: float = Field(
+        0.05, ge=0, le=0.5, description="0 to 0.5: turn between -value and value, 0.5 is the other side"
+    )
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (turn,), as a share of the circle."""
+        return (rng.uniform(-self.turn, self.turn),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Turn the plane of I and Q."""
+        return np.append(_hue_matrix(drawn[0]), np.zeros((3, 1)), axis=1)
+
+
+class ChannelShuffle(Linear):
+    """Exchange red, green and blue."""
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (channel that becomes red, that becomes green, that becomes blue)."""
+        return rng.choice(_ORDERS)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """A permutation."""
+        return np.eye(3, 4)[[int(channel) for channel in drawn]]
+
+
+class ChannelDropout(Linear):
+    """Take one of red, green and blue away."""
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (channel,): 0, 1 or 2."""
+        return (rng.randrange(3),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Zero for that channel."""
+        matrix = np.eye(3, 4)
+        matrix[int(drawn[0])] = 0
+        return matrix
+
+
+class RGBShift(Linear):
+    """Add a random amount to each of red, green and blue."""
+
+    most: float = Field(20.0, ge=0, le=255, description="0 to 255: amount between -value and value")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (red, green, blue)."""
+        return tuple(rng.uniform(-self.most, self.most) for _ in range(3))
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Shift."""
+        return _shifted(*drawn)
+
+
+class ToSepia(Linear):
+    """Tint as an old photograph is."""
+
+    strength: Parts = Field((0.5, 1.0), description="share of the tint, as [low, high] in [0, 1]")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (share,)."""
+        return (rng.uniform(*self.strength),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Mix with the sepia matrix."""
+        mixed = drawn[0] * _SEPIA + (1 - drawn[0]) * np.eye(3)
+        return np.append(mixed, np.zeros((3, 1)), axis=1)
+
+
+class FancyPCA(Linear):
+    """Shift the colour along the principal axes of the picture's colours (Krizhevsky et al. 2012)."""
+
+    std: float = Field(0.1, ge=0, le=1, description="0 to 1: standard deviation of the share of each axis")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return a share of each of the three axes."""
+        return tuple(rng.gauss(0, self.std) for _ in range(3))
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Shift; the axes come from at most some 4,096 pixels, evenly spread."""
+        pixels = image.reshape(-1, 3)
+        pixels = pixels[:: max(1, len(pixels) // _SAMPLE)].astype(np.float64)
+        pixels -= pixels.mean(axis=0)
+        values, axes = np.linalg.eigh(np.einsum("ni,nj->ij", pixels, pixels) / len(pixels))
+        # The sign of an axis is the solver's choice: fix it, or another machine gives another picture.
+        axes = axes * np.where(axes.sum(axis=0) < 0, -1, 1)
+        return _shifted(*(axes * np.sqrt(np.maximum(values, 0)) * drawn).sum(axis=1))
+
+
+class ColorTemperature(Linear):
+    """See the picture in warmer (below 6500 K) or colder light of a black body (Zini et al. 2023, Planckian jitter)."""
+
+    kelvin_low: float = Field(4000.0, ge=1700, le=25000, description="1700 to 25000: warmest light, in kelvin")
+    kelvin_high: float = Field(12000.0, ge=1700, le=25000, description="1700 to 25000: coldest light, in kelvin")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (temperature,), in kelvin; evenly spread in 1 / kelvin, as the eye sees it."""
+        return (1 / rng.uniform(1 / self.kelvin_high, 1 / self.kelvin_low),)
+
+    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
+        """Scale each channel by the light's colour against daylight."""
+        gain = np.maximum(_black_body(drawn[0]) / _black_body(_DAYLIGHT), 0.01) ** (1 / 2.2)
+        return _scaled(*(gain / (gain @ _LUMA)))
+
+
+def _black_body(kelvin: float) -> Matrix:
+    """Return the linear sRGB of a black body's light (Kim et al. 2002, cubic fit of the Planckian locus)."""
+    t = 1000 / kelvin
+    low = kelvin <= 4000
+    warm, cold = (-0.2661239, -0.2343589, 0.8776956, 0.179910), (-3.0258469, 2.1070379, 0.2226347, 0.24039)
+    x = np.polyval(warm if low else cold, t)
+    if kelvin <= 2222:
+        y = np.polyval((-1.1063814, -1.34811020, 2.18555832, -0.20219683), x)
+    elif low:
+        y = np.polyval((-0.9549476, -1.37418593, 2.09137015, -0.16748867), x)
+    else:
+        y = np.polyval((3.0817580, -5.87338670, 3.75112997, -0.37001483), x)
+    return np.asarray(_XYZ_TO_RGB @ np.array([x / y, 1.0, (1 - x - y) / y]))

@@ -1,0 +1,246 @@
+"""Colour operations that replace each value by another: curves, histograms, hue and value."""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from typing import Annotated, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, Field
+
+from autodl_ray.augment.op import Drawn, Family, Op, Target
+from autodl_ray.augment.ops.fields import Bytes, Parts, Positives, ordered
+from autodl_ray.images import ImageArray
+
+__all__ = [
+    "CLAHE",
+    "AutoContrast",
+    "Equalize",
+    "HueSaturationValue",
+    "Illumination",
+    "Invert",
+    "Posterize",
+    "RandomGamma",
+    "RandomToneCurve",
+    "Solarize",
+    "Toned",
+]
+
+Values = npt.NDArray[np.float64]
+
+_Bits = Annotated[int, Field(ge=1, le=8)]
+
+
+class Toned(Op):
+    """An operation that looks every value up in a table."""
+
+    family: ClassVar[Family] = "colour"
+
+    @abstractmethod
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """Return (256,) or, a column a channel, (256, 3): the new value of each value, of 0 to 255."""
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Look up."""
+        table = np.clip(np.rint(self.table(image, drawn)), 0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(image, table.reshape(256, 1, -1)), dtype=np.uint8)
+
+
+def _every_value() -> Values:
+    return np.arange(256, dtype=np.float64)
+
+
+class RandomGamma(Toned):
+    """Make the middle values brighter (gamma below 1) or darker; black and white stay."""
+
+    gamma: Positives = Field((0.7, 1.4), description="exponent of the value, as [low, high] above 0")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (gamma,): brighter and darker are equally likely."""
+        return (math.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]))),)
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """A power."""
+        return np.asarray(255 * (_every_value() / 255) ** drawn[0])
+
+
+class Posterize(Toned):
+    """Keep the upper bits of every value only."""
+
+    bits: Annotated[tuple[_Bits, _Bits], AfterValidator(ordered)] = Field(
+        (4, 7), description="bits that are kept, as [low, high] of 1 to 8"
+    )
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (bits,)."""
+        return (rng.randint(*self.bits),)
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """Without the lower bits."""
+        step = 2 ** (8 - int(drawn[0]))
+        return np.asarray(_every_value() // step * step)
+
+
+class Solarize(Toned):
+    """Invert the values that are bright, from a threshold on."""
+
+    threshold: Bytes = Field((128, 255), description="lowest value that is inverted, as [low, high] of 0 to 255")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (threshold,)."""
+        return (rng.randint(*self.threshold),)
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """Inverted from the threshold on."""
+        values = _every_value()
+        return np.where(values >= drawn[0], 255 - values, values)
+
+
+class Invert(Toned):
+    """Make a negative."""
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Nothing is to choose: the policy's probability says whether."""
+        return ()
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """From white to black."""
+        return _every_value()[::-1]
+
+
+class RandomToneCurve(Toned):
+    """Bend the curve of tones: shadows and lights become brighter or darker, each by itself."""
+
+    std: float = Field(0.1, ge=0, le=1, description="0 to 1: standard deviation of the bend, as a share of the range")
+    per_channel: bool = Field(False, description="true or false: whether red, green and blue get curves of their own")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (height of the curve in the shadows, in the lights), for one or three channels."""
+        count = 3 if self.per_channel else 1
+        return tuple(min(1.0, max(0.0, rng.gauss(middle, self.std))) for _ in range(count) for middle in (1 / 3, 2 / 3))
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """A cubic Bézier curve, whose two inner points were drawn."""
+        t = _every_value()[:, None] / 255
+        shadows, lights = np.array(drawn[::2]), np.array(drawn[1::2])
+        return np.asarray(255 * (3 * (1 - t) ** 2 * t * shadows + 3 * (1 - t) * t**2 * lights + t**3))
+
+
+class AutoContrast(Toned):
+    """Stretch each channel so that its darkest value becomes 0 and its brightest 255."""
+
+    cutoff: float = Field(
+        0.0, ge=0, le=0.4, description="0 to 0.4: share of the pixels at each end that may be cut off"
+    )
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Nothing is to choose: the policy's probability says whether."""
+        return ()
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """A straight line a channel; a channel of one value stays."""
+        low, high = _ends(image, self.cutoff)
+        scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1.0)
+        return np.asarray((_every_value()[:, None] - np.where(high > low, low, 0)) * scale)
+
+
+def _ends(image: ImageArray, cutoff: float) -> tuple[Values, Values]:
+    if cutoff == 0:
+        pixels = image.reshape(-1, 3)
+        return _least(pixels), 255 - _least(~pixels)
+    below = np.cumsum(_histograms(image), axis=0) / (image.shape[0] * image.shape[1])
+    low = (below > cutoff).argmax(axis=0)
+    high = (below >= 1 - cutoff).argmax(axis=0)
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _least(pixels: npt.NDArray[np.uint8]) -> Values:
+    return np.asarray(cv2.reduce(pixels, 0, cv2.REDUCE_MIN), dtype=np.float64).reshape(3)
+
+
+def _histograms(image: ImageArray) -> Values:
+    """Return (256, 3): pixels a value, a column a channel."""
+    columns = [cv2.calcHist([image], [channel], None, [256], [0, 256]).reshape(256) for channel in range(3)]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+class Equalize(Toned):
+    """Make every value of a channel equally frequent."""
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Nothing is to choose: the policy's probability says whether."""
+        return ()
+
+    def table(self, image: ImageArray, drawn: Drawn) -> Values:
+        """The share of pixels below each value; a channel of one value stays."""
+        counts = _histograms(image)
+        below = np.cumsum(counts, axis=0)
+        first = counts[(counts > 0).argmax(axis=0), range(3)]
+        others = below[-1] - first
+        spread = np.maximum(below - first, 0) * 255 / np.maximum(others, 1)
+        return np.where(others > 0, spread, _every_value()[:, None])
+
+
+class CLAHE(Op):
+    """Equalize the lightness in small tiles, with limited contrast (Zuiderveld 1994)."""
+
+    family: ClassVar[Family] = "colour"
+    limit: Positives = Field((1.0, 4.0), description="limit of the contrast, as [low, high] above 0")
+    tiles: int = Field(8, ge=1, le=32, description="1 to 32: tiles a side")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (limit,)."""
+        return (rng.uniform(*self.limit),)
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Equalize L of L*a*b*."""
+        tiles = (min(self.tiles, image.shape[1]), min(self.tiles, image.shape[0]))
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+        lightness = cv2.createCLAHE(clipLimit=drawn[0], tileGridSize=tiles).apply(cv2.extractChannel(lab, 0))
+        cv2.insertChannel(lightness, lab, 0)
+        return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), dtype=np.uint8)
+
+
+class HueSaturationValue(Op):
+    """Shift hue, saturation and value, each by a random amount, in the HSV space."""
+
+    family: ClassVar[Family] = "colour"
+    hue: float = Field(0.05, ge=0, le=0.5, description="0 to 0.5: turn of the colour circle between -value and value")
+    saturation: float = Field(0.1, ge=0, le=1, description="0 to 1: shift between -value and value of the full range")
+    value: float = Field(0.1, ge=0, le=1, description="0 to 1: shift between -value and value of the full range")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (hue, saturation, value): a turn and two shares."""
+        return tuple(rng.uniform(-most, most) for most in (self.hue, self.saturation, self.value))
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """One table for the three."""
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+        values = np.arange(256)
+        shifts = [round(share * 255) for share in drawn]
+        table = np.stack([(values + shifts[0]) % 256, *(np.clip(values + s, 0, 255) for s in shifts[1:])], axis=1)
+        hsv = cv2.LUT(hsv, table.astype(np.uint8).reshape(256, 1, 3))
+        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), dtype=np.uint8)
+
+
+class Illumination(Op):
+    """Light the picture from one side: a slope of brightness across it."""
+
+    family: ClassVar[Family] = "colour"
+    strength: Parts = Field((0.05, 0.3), description="change at the two ends as a share, as [low, high] in [0, 1]")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (strength, direction of the light in radians)."""
+        return (rng.uniform(*self.strength), rng.uniform(0, 2 * math.pi))
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Multiply by a plane."""
+        height, width = image.shape[:2]
+        x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(drawn[1])
+        y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * math.sin(drawn[1])
+        light = 1 + np.float32(drawn[0] / math.sqrt(2)) * (x + y).astype(np.float32)
+        return np.asarray(cv2.multiply(image, cv2.merge([light] * 3), dtype=cv2.CV_8U), dtype=np.uint8)
