@@ -189,7 +189,7 @@ def _user() -> str:
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """A data set at one moment: any other byte, label or split gives another ``id``.
+    """A data set at one moment: any other byte, label, box or split gives another ``id``.
 
     Attributes:
         artifact: Where its index and findings are kept.
@@ -209,8 +209,8 @@ class DatasetVersion:
 
     @property
     def id(self) -> str:
-        """The hash of content, labels and splits."""
-        return self.artifact.id
+        """The hash of paths, content, labels, boxes and splits: 32 hex digits."""
+        return str(self.artifact.meta["version"])
 
     @property
     def num_classes(self) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 from autodl_ray.artifacts import Artifact, DatasetVersion
-from autodl_ray.data.check import PictureFacts, check_files
+from autodl_ray.data.check import PictureFacts, read_facts
 from autodl_ray.data.imagefolder import FolderScan, PictureFile, scan_folder, some
+from autodl_ray.data.index import index_row
+from autodl_ray.data.records import Listing, Record
 from autodl_ray.data.splits import SPLITS, Division, Picture, divide
-from autodl_ray.data.version import FINDINGS, INDEX, IndexRow, index_text, load_version, make_version
-from autodl_ray.errors import BundleError, DatasetError
+from autodl_ray.data.version import IndexRow, class_names, keep_version, load_version, make_version
+from autodl_ray.errors import DatasetError
 from autodl_ray.runtime import Context
 from autodl_ray.spec import DataSpec
 
@@ -32,20 +31,21 @@ def run(spec: DataSpec, *, context: Context) -> DatasetVersion:
         RunInterrupted: The user asked to stop.
     """
     scan = scan_folder(spec.path)
-    facts = check_files(scan.root, scan.files, context=context)
+    records = [Record(file.path, file.label, split=file.split, stamp=file.stamp) for file in scan.files]
+    facts = read_facts(Listing(scan.root, "imagefolder", records), context=context)
     good, unreadable = _sort_out(scan, facts, most=spec.max_unreadable)
     pictures = [Picture(file.path, file.label, fact.sha256, file.split) for file, fact in good]
     division = divide(pictures, spec.split, seed=context.seed, root=scan.root, skipped=[p for p, _ in unreadable])
     rows = [
-        IndexRow(file.path, file.label, division.splits[file.path], fact.sha256, fact.width, fact.height, fact.bytes)
+        index_row(Record(file.path, file.label), split=division.splits[file.path], facts=fact)
         for file, fact in good
         if file.path in division.splits
     ]
     duplicates = _duplicates(rows)
     findings = _findings(unreadable, duplicates, division)
-    artifact = _keep(rows, findings, context=context)
+    artifact = keep_version(rows, classes=class_names(rows), findings=findings, context=context)
     _tell(scan, artifact, findings, context=context)
-    return make_version(artifact, scan.root, rows)
+    return make_version(artifact, scan.root, sorted(rows))
 
 
 def _sort_out(
@@ -70,7 +70,7 @@ def _duplicates(rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
     for row in rows:
         groups[row.sha256].append(row)
     return [
-        {"sha256": sha256, "paths": [r.path for r in group], "labels": sorted({r.label for r in group})}
+        {"sha256": sha256, "paths": [r.path for r in group], "labels": sorted({str(r.label) for r in group})}
         for sha256, group in groups.items()
         if len(group) > 1
     ]
@@ -98,44 +98,11 @@ def _findings(
     }
 
 
-def _keep(rows: Sequence[IndexRow], findings: dict[str, Any], *, context: Context) -> Artifact:
-    index = index_text(rows)
-    document = json.dumps(findings, indent=1, ensure_ascii=False) + "\n"
-    digest = hashlib.sha256(index.encode()).hexdigest()
-    key = f"datasets/{hashlib.sha256((index + document).encode()).hexdigest()[:16]}"
-    try:
-        known = context.store.find(key)
-    except BundleError:  # damaged: it is made again
-        known = None
-    if known is not None:
-        return known
-    # The digest of the index stands for the spec: two specs that give the same division give the same version.
-    with context.store.write(
-        key, kind="dataset", spec_digest=digest, inputs={}, seed=context.seed, meta=_meta(rows)
-    ) as artifact:
-        (artifact.path / INDEX).write_text(index, encoding="utf-8", newline="")
-        (artifact.path / FINDINGS).write_text(document, encoding="utf-8")
-    found = context.store.find(key)
-    assert found is not None
-    return found
-
-
-def _meta(rows: Sequence[IndexRow]) -> dict[str, Any]:
-    classes = sorted({row.label for row in rows})
-    counts = {split: Counter(row.label for row in rows if row.split == split) for split in SPLITS}
-    return {
-        "classes": classes,
-        "image_size": [round(median(row.width for row in rows)), round(median(row.height for row in rows))],
-        "sizes": {split: sum(count.values()) for split, count in counts.items()},
-        "counts": {split: {name: count[name] for name in classes} for split, count in counts.items()},
-    }
-
-
 def _tell(scan: FolderScan, artifact: Artifact, findings: dict[str, Any], *, context: Context) -> None:
     sizes = artifact.meta["sizes"]
     total, classes = sum(sizes.values()), len(artifact.meta["classes"])
     parts = ", ".join(f"{split} {sizes[split]}" for split in SPLITS)
-    context.progress.say(f"data {artifact.id[:12]}: {total} pictures, {classes} classes; {parts}")
+    context.progress.say(f"data {artifact.meta['version'][:12]}: {total} pictures, {classes} classes; {parts}")
     for line in findings["warnings"]:
         context.progress.say(f"  {line}")
     passed_over = {

@@ -1,71 +1,134 @@
-"""The index of a data set version: one line a picture, written and read."""
+"""A version as an artifact: keeping its rows, and opening it as three splits of samples."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from statistics import median
+from typing import Any, TypeVar
 
 import numpy as np
 
-from autodl_ray.artifacts import Artifact, DatasetVersion, Samples, SealedSplit, TestSamples, TrainSamples, ValSamples
+from autodl_ray.artifacts import (
+    Artifact,
+    BoxTable,
+    DatasetVersion,
+    Ranges,
+    Samples,
+    SealedSplit,
+    TestSamples,
+    TrainSamples,
+    ValSamples,
+)
 from autodl_ray.artifacts.dataset import Split
+from autodl_ray.data.index import INDEX, IndexRow, class_names, read_index, version_hash, write_index
+from autodl_ray.data.records import Range
 from autodl_ray.errors import BundleError, DatasetError
+from autodl_ray.runtime import Context
 
-__all__ = ["FINDINGS", "INDEX", "IndexRow", "index_text", "load_version", "read_index"]
+__all__ = [
+    "FINDINGS",
+    "INDEX",
+    "IndexRow",
+    "class_names",
+    "keep_version",
+    "load_version",
+    "make_version",
+    "read_index",
+    "version_hash",
+]
 
-INDEX = "index.csv"
 FINDINGS = "findings.json"
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 S = TypeVar("S", bound=Samples)
 
 
-@dataclass(frozen=True)
-class IndexRow:
-    """A picture of the version: where it is, what it shows, where it belongs, and its content."""
+def keep_version(
+    rows: Sequence[IndexRow], *, classes: Sequence[str], findings: Mapping[str, Any], context: Context
+) -> Artifact:
+    """Keep a version in the store as ``datasets/<key>``; one that is there already is not written again.
 
-    path: str
-    label: str
-    split: Split
-    sha256: str
-    width: int
-    height: int
-    bytes: int
+    Args:
+        rows: All its pictures, in any order.
+        classes: Class names by label.
+        findings: What was noticed, as JSON (``warnings``, ``unreadable``, ``duplicates`` …).
+        context: Store and seed.
 
-
-_COLUMNS = tuple(field.name for field in fields(IndexRow))
-
-
-def index_text(rows: Sequence[IndexRow]) -> str:
-    """Return the index as CSV, sorted by path: equal rows give equal text on every machine."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(astuple(row) for row in sorted(rows, key=lambda row: row.path))
-    return stream.getvalue()
-
-
-def read_index(text: str) -> list[IndexRow]:
-    """Parse an index.
+    Returns:
+        The artifact; ``meta["version"]`` is the first 32 digits of :func:`version_hash`.
 
     Raises:
-        BundleError: It is damaged.
+        DatasetError: Two pictures have one path.
+        StoreError: The disk is full, or the store cannot be written.
     """
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows or tuple(rows[0]) != _COLUMNS:
-        raise BundleError("The index of the data set is damaged.", seen=rows[:1], accepted=",".join(_COLUMNS))
+    _check_paths(rows)
+    version = version_hash(rows, classes)
+    document = json.dumps(findings, indent=1, ensure_ascii=False) + "\n"
+    key = f"datasets/{_key(version, rows, document)}"
     try:
-        return [IndexRow(p, label, _split(s), sha, int(w), int(h), int(b)) for p, label, s, sha, w, h, b in rows[1:]]
-    except ValueError as error:
-        raise BundleError("The index of the data set is damaged.", seen=str(error)) from error
+        known = context.store.find(key)
+    except BundleError:  # damaged: it is made again
+        known = None
+    if known is not None:
+        return known
+    meta = {"version": version[:32], **_meta(rows, classes)}
+    # The version stands for the spec: two specs that give the same division give the same version.
+    with context.store.write(
+        key, kind="dataset", spec_digest=version, inputs={}, seed=context.seed, meta=meta
+    ) as artifact:
+        write_index(artifact.path / INDEX, rows)
+        (artifact.path / FINDINGS).write_text(document, encoding="utf-8")
+    found = context.store.find(key)
+    assert found is not None
+    return found
 
 
-def _split(text: str) -> Split:
-    if text not in get_args(Split):
-        raise ValueError(f"{text!r} is no split")
-    return cast(Split, text)
+def _check_paths(rows: Sequence[IndexRow]) -> None:
+    if len({row.path for row in rows}) == len(rows):
+        return
+    twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
+    raise DatasetError(
+        "Two pictures have one path (in Unicode form NFC).",
+        seen=", ".join(sorted(twice)[:5]),
+        accepted="a path of its own for each picture",
+        hint="rename one of them",
+    )
+
+
+def _key(version: str, rows: Sequence[IndexRow], findings: str) -> str:
+    """Name the folder: one version may be kept decoded and not decoded, from a folder and from a tar."""
+    known = sorted((r.path, r.width, r.height, r.problem, r.group, r.where) for r in rows)
+    text = json.dumps([version, known, findings], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _meta(rows: Sequence[IndexRow], classes: Sequence[str]) -> dict[str, Any]:
+    usable = [row for row in rows if row.split is not None and not row.problem]
+    seen = [row for row in usable if row.width]
+    counts = {split: _class_counts([row for row in usable if row.split == split]) for split in _SPLITS}
+    sizes = Counter(row.split for row in usable)
+    return {
+        "task": "detection" if any(row.boxes is not None for row in rows) else "classification",
+        "classes": list(classes),
+        "image_size": [round(median(r.width for r in seen)), round(median(r.height for r in seen))] if seen else [0, 0],
+        "pictures": len(rows),
+        "bytes": sum(row.bytes for row in rows),
+        "boxes": sum(len(row.boxes) for row in rows if row.boxes),
+        "sizes": {split: sizes[split] for split in _SPLITS},
+        "counts": {split: {name: counts[split][name] for name in classes} for split in _SPLITS},
+    }
+
+
+def _class_counts(rows: Sequence[IndexRow]) -> Counter[str]:
+    """Count pictures of each label, and boxes of each class."""
+    counts = Counter(row.label for row in rows if row.label is not None)
+    for row in rows:
+        if row.boxes:
+            counts.update(box.label for box in row.boxes)
+    return counts
 
 
 def load_version(artifact: Artifact, root: str | Path) -> DatasetVersion:
@@ -73,7 +136,8 @@ def load_version(artifact: Artifact, root: str | Path) -> DatasetVersion:
 
     Args:
         artifact: Of kind ``dataset``.
-        root: Folder of the pictures, as the spec names it now: it may have moved. Its pictures are not read.
+        root: Folder that the pictures are below, as the spec names it now: it may have moved. Its pictures are not
+            read.
 
     Raises:
         DatasetError: The folder is not there.
@@ -82,12 +146,14 @@ def load_version(artifact: Artifact, root: str | Path) -> DatasetVersion:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DatasetError("The data folder does not exist.", seen=root, hint="give its new place in data.path")
-    rows = read_index(artifact.file(INDEX).read_text(encoding="utf-8"))
-    return make_version(artifact, folder.resolve(), rows)
+    return make_version(artifact, folder.resolve(), read_index(artifact.file(INDEX)))
 
 
 def make_version(artifact: Artifact, root: Path, rows: Sequence[IndexRow]) -> DatasetVersion:
-    """Put an artifact and its rows (sorted by path) together."""
+    """Put an artifact and its rows (sorted by path) together.
+
+    Pictures in no split, and those that cannot be read, are rows of the version and samples of no split.
+    """
     classes = tuple(artifact.meta["classes"])
     width, height = artifact.meta["image_size"]
     test = _samples(TestSamples, "test", rows, root=root, classes=classes)
@@ -103,11 +169,37 @@ def make_version(artifact: Artifact, root: Path, rows: Sequence[IndexRow]) -> Da
 
 def _samples(kind: type[S], split: Split, rows: Sequence[IndexRow], *, root: Path, classes: tuple[str, ...]) -> S:
     number = {name: i for i, name in enumerate(classes)}
-    chosen = [(i, row) for i, row in enumerate(rows) if row.split == split]
+    chosen = [(i, row) for i, row in enumerate(rows) if row.split == split and not row.problem]
+    with_boxes = any(row.boxes is not None for row in rows)
     return kind(
         root=root,
         ids=np.array([i for i, _ in chosen], dtype=np.int64),
         paths=tuple(row.path for _, row in chosen),
-        labels=np.array([number[row.label] for _, row in chosen], dtype=np.int64),
+        labels=np.array([-1 if row.label is None else number[row.label] for _, row in chosen], dtype=np.int64),
         classes=classes,
+        where=_ranges([row for _, row in chosen]) if any(row.where is not None for row in rows) else None,
+        boxes=_box_table([row for _, row in chosen], number) if with_boxes else None,
+    )
+
+
+def _ranges(rows: Sequence[IndexRow]) -> Ranges:
+    places = [row.where or Range(row.path) for row in rows]
+    number = {name: i for i, name in enumerate(dict.fromkeys(place.file for place in places))}
+    return Ranges(
+        files=tuple(number),
+        file=np.array([number[place.file] for place in places], dtype=np.int32),
+        offset=np.array([place.offset for place in places], dtype=np.int64),
+        length=np.array([place.length for place in places], dtype=np.int64),
+    )
+
+
+def _box_table(rows: Sequence[IndexRow], number: Mapping[str, int]) -> BoxTable:
+    boxes = [box for row in rows for box in row.boxes or ()]
+    counts = [len(row.boxes or ()) for row in rows]
+    return BoxTable(
+        coords=np.array([box[1:5] for box in boxes], dtype=np.float32).reshape(-1, 4),
+        labels=np.array([number[box.label] for box in boxes], dtype=np.int64),
+        starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
+        difficult=np.array([box.difficult for box in boxes], dtype=bool),
+        crowd=np.array([box.crowd for box in boxes], dtype=bool),
     )
