@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autodl_ray.augment import AugmentPolicy
-from autodl_ray.augment.geometry import RandomRotate
+from autodl_ray.augment.ops.warps import RandomRotate
 from autodl_ray.augment.presets import PRESETS
 from autodl_ray.errors import SpecError
 from autodl_ray.images import Fit, ImageArray, fit_image
