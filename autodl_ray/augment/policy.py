@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from autodl_ray.augment.catalogue import CATALOGUE
+from autodl_ray.augment.fitting import fit_scene
+from autodl_ray.augment.nodes import Node, run_nodes
 from autodl_ray.augment.op import Target
-from autodl_ray.augment.presets import PRESETS, TINY_PRESETS, TINY_SIDE, Row
-from autodl_ray.augment.reading import Step, read_steps, read_yaml
+from autodl_ray.augment.presets import AS_WRITTEN, PRESETS, TINY_SIDE
+from autodl_ray.augment.reading import MOST_CHARS, Parts, read_parts, read_yaml
+from autodl_ray.augment.scene import Scene
 from autodl_ray.errors import SpecError, near_names
-from autodl_ray.images import Fit, ImageArray, fit_image
+from autodl_ray.images import Fit, ImageArray
 
 __all__ = ["AugmentPolicy"]
 
 
 @dataclass(frozen=True)
 class AugmentPolicy:
-    """A sequence of operations, each with its probability: plain data, picklable.
+    """A sequence of steps, each with its probability: plain data, picklable, comparable.
 
     Attributes:
         name: Of the preset, or of the file.
@@ -30,36 +32,32 @@ class AugmentPolicy:
     """
 
     name: str
-    steps: tuple[Step, ...] = ()
-    tiny_steps: tuple[Step, ...] | None = None
+    steps: tuple[Node, ...] = ()
+    tiny_steps: tuple[Node, ...] | None = None
 
     @classmethod
-    def parse(cls, what: str) -> AugmentPolicy:
-        """Return the preset of that name, or read a policy file.
+    def parse(cls, what: str, *, magnitude: float = AS_WRITTEN) -> AugmentPolicy:
+        """Return the ready policy of that name, or read a policy file.
 
-        The presets ``light`` and ``strong`` do not flip or crop pictures of at most 64 px a side, such as digits:
-        they shift and turn them a little.
+        No ready policy flips or crops pictures of at most 64 px a side, such as digits: they are shifted instead.
 
         Args:
-            what: ``none``, ``light``, ``strong``, ``tiny``, or the path of a YAML file (see jobs/augment.yaml).
+            what: ``none``, ``light``, ``strong``, ``tiny``, ``auto_augment``, ``rand_augment``, ``trivial_augment``,
+                ``augmix``, or the path of a YAML file (see jobs/augment.yaml).
+            magnitude: Strength of a ready policy, in [0, 1]: 0.5 is the policy as written, 1 twice its ranges (where
+                the operations allow it), 0 the least. A file is always done as it is written.
 
         Raises:
-            SpecError: No such preset or file, or the file has mistakes (all listed).
+            SpecError: No such ready policy or file, the file has mistakes (all listed), or the magnitude is not
+                in [0, 1].
         """
+        if not 0 <= magnitude <= 1:
+            raise SpecError("The magnitude of an augmentation is a share.", seen=magnitude, accepted="0 to 1")
         if what in PRESETS:
-            tiny = TINY_PRESETS.get(what)
-            return cls(what, _steps(PRESETS[what]), None if tiny is None else _steps(tiny))
+            steps, tiny_steps = PRESETS[what](magnitude)
+            return cls(what, steps, tiny_steps)
         path = Path(what).expanduser()
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(
-                "The augmentation policy is neither a preset nor a file that can be read.",
-                seen=what,
-                accepted=f"{', '.join(PRESETS)}, or the path of a YAML policy",
-                hint=near_names(what, PRESETS),
-            ) from error
-        return cls(path.stem, read_yaml(text, source=path.name))
+        return cls._of(path.stem, read_yaml(_text(path, what), source=path.name))
 
     @classmethod
     def from_document(cls, document: object, *, name: str = "policy") -> AugmentPolicy:
@@ -68,19 +66,24 @@ class AugmentPolicy:
         Raises:
             SpecError: It has mistakes (all listed).
         """
-        return cls(name, read_steps(document, source=name))
+        return cls._of(name, read_parts(document, source=name))
+
+    @classmethod
+    def _of(cls, name: str, parts: Parts) -> AugmentPolicy:
+        return cls(name, parts.steps, parts.tiny_steps)
 
     def to_document(self) -> dict[str, Any]:
-        """Return the steps as the mapping that a policy file holds."""
-        return {
-            "policies": [
-                {
-                    "transform": {"name": type(step.op).__name__, "params": step.op.model_dump(mode="json")},
-                    "probability": step.probability,
-                }
-                for step in self.steps
-            ]
-        }
+        """Return the steps as the mapping that a policy file holds, with every parameter written out."""
+        document: dict[str, Any] = {"policies": [step.to_document() for step in self.steps]}
+        if self.tiny_steps is not None:
+            document["tiny_policies"] = [step.to_document() for step in self.tiny_steps]
+        return document
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that are equal for equal steps, on every machine; the name does not count."""
+        text = json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def is_empty(self) -> bool:
@@ -108,16 +111,46 @@ class AugmentPolicy:
         Returns:
             (S, S, 3) uint8 RGB, contiguous.
         """
-        target = Target(size, fill)
-        rng = random.Random(rng_seed)
-        tiny = self.tiny_steps is not None and max(image.shape[:2]) <= TINY_SIDE
-        for step in self.tiny_steps if tiny and self.tiny_steps is not None else self.steps:
-            if step.probability < 1 and rng.random() >= step.probability:
-                continue
-            drawn = step.op.draw(rng, image.shape[0], image.shape[1])
-            image = step.op.apply(image, drawn, target)
-        return np.ascontiguousarray(fit_image(image, size=size, fit=fit, fill=fill))
+        return self.apply_scene(Scene(image), size=size, fit=fit, rng_seed=rng_seed, fill=fill).image
+
+    def apply_scene(
+        self,
+        scene: Scene,
+        *,
+        size: int,
+        fit: Fit,
+        rng_seed: int,
+        fill: tuple[int, int, int] = (128, 128, 128),
+    ) -> Scene:
+        """Augment one picture together with its mask and its boxes, and make it square.
+
+        The pixels are those of :meth:`apply` with the same seed. A box of which too little is left in the picture is
+        dropped with its label (see :func:`autodl_ray.augment.scene.cut_boxes`).
+
+        Args:
+            scene: The picture and what belongs to it; not changed.
+            size: S, side of the result in pixels.
+            fit: How the picture becomes square where no operation of the policy has made it so.
+            rng_seed: Decides everything random.
+            fill: Colour of pixels from outside the picture.
+
+        Returns:
+            An (S, S, 3) picture, contiguous, an (S, S) mask, boxes within the picture and their labels.
+        """
+        tiny = self.tiny_steps is not None and max(scene.image.shape[:2]) <= TINY_SIDE
+        steps = self.tiny_steps if tiny and self.tiny_steps is not None else self.steps
+        done = run_nodes(steps, scene, rng=random.Random(rng_seed), target=Target(size, fill))
+        return fit_scene(done, size=size, fit=fit, fill=fill)
 
 
-def _steps(rows: tuple[Row, ...]) -> tuple[Step, ...]:
-    return tuple(Step(CATALOGUE[name](**params), probability) for name, params, probability in rows)
+def _text(path: Path, what: str) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MOST_CHARS + 1)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise SpecError(
+            "The augmentation policy is neither a preset nor a file that can be read.",
+            seen=what,
+            accepted=f"{', '.join(PRESETS)}, or the path of a YAML policy",
+            hint=near_names(what, PRESETS),
+        ) from error

@@ -1,17 +1,29 @@
-"""The ready policies, as tables of (operation, parameters, probability)."""
+"""The policies that have a short name, each for photos and for tiny pictures, at any magnitude."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["PRESETS", "TINY_PRESETS", "TINY_SIDE"]
+from autodl_ray.augment.catalogue import CATALOGUE
+from autodl_ray.augment.nodes import Node, Ready, Recipe, Step
+from autodl_ray.augment.ready import AugMix, AutoAugment, RandAugment, TrivialAugment
+
+__all__ = ["AS_WRITTEN", "PRESETS", "TINY_SIDE"]
 
 Row = tuple[str, dict[str, Any], float]
+Nodes = tuple[Node, ...]
+Preset = Callable[[float], tuple[Nodes, Nodes | None]]
 
 TINY_SIDE = 64
 """Pictures up to this many pixels a side are digits, icons and the like: no flips, no hard crops."""
+
+AS_WRITTEN = 0.5
+"""The magnitude at which a policy is done as it is written; 1 is twice that."""
+
+_LEAST_AREA = 0.08  # of a crop, as the Inception papers have it
 
 _LIGHT: tuple[Row, ...] = (
     ("RandomResizedCrop", {"scale": (0.5, 1.0), "ratio": (0.75, 1.33)}, 1.0),
@@ -37,8 +49,59 @@ _TINY_STRONG: tuple[Row, ...] = (
     ("ColorJitter", {"brightness": 0.3, "contrast": 0.3}, 0.8),
     ("RandomErasing", {"scale": (0.02, 0.15)}, 0.25),
 )
-
-PRESETS: Mapping[str, tuple[Row, ...]] = MappingProxyType(
-    {"none": (), "light": _LIGHT, "strong": _STRONG, "tiny": _TINY}
+# What the papers put before their policies, and for tiny pictures what takes its place.
+_BEFORE: tuple[Row, ...] = (
+    ("RandomResizedCrop", {"scale": (0.25, 1.0), "ratio": (0.75, 1.33)}, 1.0),
+    ("HorizontalFlip", {}, 0.5),
 )
-TINY_PRESETS: Mapping[str, tuple[Row, ...]] = MappingProxyType({"light": _TINY, "strong": _TINY_STRONG})
+_TINY_BEFORE: tuple[Row, ...] = (("RandomShift", {"fraction": 0.125}, 1.0),)
+
+
+def _scaled(row: Row, factor: float) -> Step:
+    """One step of a table, ``factor`` times as strong: its amounts where it has any, else its probability."""
+    name, params, probability = row
+    if name == "RandomResizedCrop":
+        params = _scaled_crop(params, factor)
+    elif name == "ColorJitter":
+        params = {key: min(value * factor, 0.5 if key == "hue" else 1.0) for key, value in params.items()}
+    elif name == "RandomRotate":
+        params = {"degrees": min(180.0, params["degrees"] * factor)}
+    elif name == "RandomShift":
+        params = {"fraction": min(1.0, params["fraction"] * factor)}
+    elif name != "HorizontalFlip":  # half of the pictures mirrored is the most there is
+        probability = min(1.0, probability * factor)
+    return Step(CATALOGUE[name].model_validate(params), probability)
+
+
+def _scaled_crop(params: dict[str, Any], factor: float) -> dict[str, Any]:
+    low = max(_LEAST_AREA, 1 - (1 - params["scale"][0]) * factor)
+    narrow, wide = params["ratio"]
+    return {"scale": (low, 1.0), "ratio": (narrow**factor, wide**factor)}
+
+
+def _from_tables(photo: tuple[Row, ...], tiny: tuple[Row, ...] | None, magnitude: float) -> tuple[Nodes, Nodes | None]:
+    factor = magnitude / AS_WRITTEN
+    made = None if tiny is None else tuple(_scaled(row, factor) for row in tiny)
+    return tuple(_scaled(row, factor) for row in photo), made
+
+
+def _published(recipe: Recipe, magnitude: float) -> tuple[Nodes, Nodes | None]:
+    """A published policy behind the usual crop and flip, which are as they are at every magnitude."""
+    ready = Ready(recipe.scaled(magnitude / AS_WRITTEN))
+    before, tiny_before = (tuple(_scaled(row, 1.0) for row in rows) for rows in (_BEFORE, _TINY_BEFORE))
+    return (*before, ready), (*tiny_before, ready)
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "none": partial(_from_tables, (), None),
+        "light": partial(_from_tables, _LIGHT, _TINY),
+        "strong": partial(_from_tables, _STRONG, _TINY_STRONG),
+        "tiny": partial(_from_tables, _TINY, None),
+        "auto_augment": partial(_published, AutoAugment()),
+        "rand_augment": partial(_published, RandAugment()),
+        "trivial_augment": partial(_published, TrivialAugment()),
+        "augmix": partial(_published, AugMix()),
+    }
+)
+"""Short name → magnitude in [0, 1] → steps for photos, and for tiny pictures (None: the same)."""

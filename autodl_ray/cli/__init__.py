@@ -15,6 +15,7 @@ def app() -> Any:
     import typer
 
     from autodl_ray.cli import models, predict, run, serve, spec
+    from autodl_ray.cli.augment import augment_app
     from autodl_ray.cli.data import data_app
 
     cli = typer.Typer(
@@ -32,6 +33,7 @@ def app() -> Any:
     cli.command(name="serve")(serve.serve)
     cli.command(name="models")(models.models)
     cli.add_typer(data_app(), name="data")
+    cli.add_typer(augment_app(), name="augment")
     cli.add_typer(spec.spec_app(), name="spec")
     return cli
 

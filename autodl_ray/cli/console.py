@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -78,11 +78,11 @@ class Console:
         """Print a line for people."""
         self.rich.print(text, highlight=False, markup=False)
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """Print a small table."""
+    def table(self, title: str, columns: list[str], rows: list[list[str]], *, left: Sequence[str] = ()) -> None:
+        """Print a small table; its first column and those named in ``left`` begin at the left."""
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+            table.add_column(column, justify="left" if i == 0 or column in left else "right", no_wrap=i == 0)
         for row in rows:
             table.add_row(*row)
         self.rich.print(table)

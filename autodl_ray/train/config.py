@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from autodl_ray.augment.presets import PRESETS
 from autodl_ray.images import Preprocess
 from autodl_ray.models.zoo import ZooEntry
 from autodl_ray.spec.sections import TrainSpec
@@ -144,4 +145,4 @@ def _augment(wanted: str, entry: ZooEntry) -> str:
     if wanted == "auto":
         return entry.augment
     # A worker has another working folder than the driver.
-    return wanted if wanted in ("none", "light", "strong") else str(Path(wanted).expanduser().resolve())
+    return wanted if wanted in PRESETS else str(Path(wanted).expanduser().resolve())

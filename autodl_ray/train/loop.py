@@ -178,7 +178,7 @@ class _Run:
             start=self.counts.epoch,
             stop=self.config.epochs,
             batch_size=self.config.batch_size,
-            augment=AugmentPolicy.parse(self.config.augment),
+            augment=AugmentPolicy.parse(self.config.augment, magnitude=self.config.augment_magnitude),
             rank=self.peers.rank,
             world_size=self.peers.world_size,
             image_size=self.size,
