@@ -1,0 +1,108 @@
+"""Data sets in the formats that people have them in: recognised, read into one listing, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from autodl_ray.data.formats.base import Format
+from autodl_ray.data.formats.detecting import Alternative, Detection, detect_in
+from autodl_ray.data.formats.imagefolder import IMAGEFOLDER, read_imagefolder
+from autodl_ray.data.formats.opening import open_place
+from autodl_ray.data.formats.table import PARQUET, TABLE
+from autodl_ray.data.formats.writing import Progress, Written, write_listing
+from autodl_ray.data.records import Listing
+from autodl_ray.errors import DatasetError, near_names
+
+__all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "detect", "read", "write"]
+
+FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (IMAGEFOLDER, TABLE, PARQUET)})
+"""All formats by name; of two that are equally likely the first is taken."""
+
+
+def detect(path: str | Path, *, cache: Path) -> Detection:
+    """Find out of what format a data set is, and why.
+
+    Args:
+        path: A folder, a file, an archive, or ``s3://bucket/prefix``.
+        cache: Folder for what has to be unpacked or fetched.
+
+    Raises:
+        DatasetError: Nothing fits, or several data sets lie there.
+    """
+    place, opened = open_place(path, cache=cache)
+    found = detect_in(place, FORMATS, opened=opened)
+    if found is None:
+        raise DatasetError(
+            "No data set was recognised.",
+            seen=path,
+            accepted="; ".join(f"{one.name} ({one.doc})" for one in FORMATS.values()),
+            hint="say which it is with --format, and autodl tells what is missing",
+        )
+    return found
+
+
+def read(path: str | Path, *, cache: Path, format: str = "auto") -> Listing:
+    """List a data set, whatever its format is; no pixels are loaded.
+
+    Args:
+        path: A folder, a file, an archive, or ``s3://bucket/prefix``.
+        cache: Folder for what has to be unpacked, fetched or re-encoded.
+        format: A name in :data:`FORMATS`, or ``auto``.
+
+    Raises:
+        DatasetError: The data set is not recognised, or cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from autodl_ray.data.samples import write_digits
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> listing = read(write_digits(folder / "digits", n=50), cache=folder / "cache")
+        >>> listing.format, len(listing.records)
+        ('imagefolder', 50)
+    """
+    if format != "auto":
+        return _chosen(format).read(open_place(path, cache=cache)[0], cache)
+    place, _ = open_place(path, cache=cache)
+    found = detect_in(place, FORMATS)
+    if found is None and place.is_dir():
+        return read_imagefolder(place)  # whose errors say what is wrong with the folder
+    if found is None:
+        found = detect(path, cache=cache)
+    listing = FORMATS[found.format].read(found.path, cache)
+    if found.path != place:
+        listing.notes.insert(0, f"read from the folder {found.path.relative_to(place).as_posix()}")
+    return listing
+
+
+def write(
+    listing: Listing,
+    *,
+    format: str,
+    folder: str | Path,
+    force: bool = False,
+    done: Progress | None = None,
+) -> Written:
+    """Write a data set in a format, with its splits, boxes and labels; the bytes of pictures are copied.
+
+    Args:
+        listing: The data set.
+        format: A name in :data:`FORMATS` that can be written.
+        folder: Where to; made when missing.
+        force: Also into a folder that is not empty; files of the same name are replaced.
+        done: Called with (pictures written, all pictures).
+
+    Raises:
+        DatasetError: The format cannot hold the data set, or the folder is not empty.
+        StoreError: The folder cannot be written.
+    """
+    return write_listing(listing, _chosen(format), Path(folder), force=force, done=done)
+
+
+def _chosen(name: str) -> Format:
+    if name not in FORMATS:
+        raise DatasetError(
+            "There is no such format.", seen=name, accepted=", ".join(FORMATS), hint=near_names(name, FORMATS)
+        )
+    return FORMATS[name]
