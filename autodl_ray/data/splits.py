@@ -19,6 +19,11 @@ __all__ = ["SPLITS", "Division", "Picture", "divide"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _PROTECTION = {"train": 0, "val": 1, "test": 2}
+_HINTS = {
+    "stratified": None,
+    "group": "each class needs a group of its own for train; split.by: stratified divides within groups",
+    "hash": "a hash needs many pictures (or groups); split.by: stratified gives every split some of each class",
+}
 _FAR = 0.05  # of all pictures: so far from its wanted share a split is worth a note
 
 
@@ -265,7 +270,7 @@ def _check_sizes(pictures: Sequence[Picture], strata: Mapping[str, Sequence[tupl
 def _check_classes(pictures: Sequence[Picture], spec: SplitSpec, division: Division) -> None:
     shown: dict[Split, Counter[str]] = {s: frequency_of(p for p in pictures if p.split == s) for s in SPLITS}
     have = {split: set(counts) for split, counts in shown.items()}
-    hint = None if spec.by == "stratified" else "split.by: stratified gives every split some of each class"
+    hint = _HINTS[spec.by] if spec.train_list is None else None
     for split in SPLITS:
         if not any(picture.split == split for picture in pictures):
             raise DatasetError(

@@ -57,3 +57,22 @@ def test_the_mean_does_not_depend_on_how_a_batch_is_cut() -> None:
         for part in (slice(0, 4), slice(4, 8))
     ]
     assert whole.item() == pytest.approx(sum(half.item() for half in halves) / 2)
+
+
+def test_a_weight_is_of_the_sample_and_not_of_its_smoothed_part() -> None:
+    logits, labels = some()
+    weights = torch.tensor([18.0, 0.9, 0.9, 0.9])
+    each = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+    wanted = (each * weights[labels]).mean()
+    made = classification_loss(logits, labels, label_smoothing=0.1, class_weights=weights)
+    assert made.item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_a_mixed_target_is_the_mix_of_both_weighted_losses() -> None:
+    logits, labels = some()
+    other = labels.roll(1)
+    weights = torch.tensor([0.2, 1.0, 1.5, 2.0])
+    soft = 0.3 * F.one_hot(labels, 4).float() + 0.7 * F.one_hot(other, 4).float()
+    parts = [classification_loss(logits, y, label_smoothing=0.1, class_weights=weights) for y in (labels, other)]
+    made = classification_loss(logits, soft, label_smoothing=0.1, class_weights=weights)
+    assert made.item() == pytest.approx((0.3 * parts[0] + 0.7 * parts[1]).item(), rel=1e-6)
