@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from autodl_ray.data.check import PictureFacts
 from autodl_ray.data.index import IndexRow, class_names, index_row
-from autodl_ray.data.records import Listing
+from autodl_ray.data.records import Listing, some
 from autodl_ray.data.splits import Division, Picture, divide
 from autodl_ray.errors import DatasetError
 from autodl_ray.spec import SplitSpec
 
-__all__ = ["Table", "make_table"]
+__all__ = ["Table", "find_plain_faults", "make_table"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def make_table(
     skipped = [record.path for record, fact in pairs if not fact.bytes]
     division = _divide(pictures, spec, seed=seed, listing=listing, skipped=skipped, must_divide=must_divide)
     rows = sorted(index_row(record, split=division.splits.get(record.path), facts=fact) for record, fact in pairs)
-    return Table(rows, class_names(rows, listing.classes), division)
+    placed = [row for row in rows if row.split is not None]
+    return Table(rows, class_names(placed or rows, listing.classes), division)
 
 
 def _divide(
@@ -84,3 +87,42 @@ def _divide(
             raise
         given = {picture.path: picture.split for picture in pictures if picture.split is not None}
         return Division(splits=given, notes=[f"not divided: {error.what} ({error.seen})"])
+
+
+def find_plain_faults(table: Table, listing: Listing) -> dict[str, Any]:
+    """Say what is seen without a second look: unreadable pictures, identical ones, what was left out, and why.
+
+    Returns:
+        ``unreadable``, ``duplicates``, ``dropped``, ``unlisted`` and ``warnings`` (lines for the user), as JSON.
+    """
+    unreadable = [(row.path, row.problem) for row in table.rows if row.problem]
+    unreadable += [(problem.path, problem.reason) for problem in listing.problems]
+    duplicates = _duplicates(table.rows)
+    conflicts = [d for d in duplicates if len(d["labels"]) > 1]
+    warnings = [*listing.notes, *table.division.notes]
+    if unreadable:
+        warnings.append(f"{len(unreadable)} unreadable pictures are skipped: {some((p for p, _ in unreadable), 3)}")
+    if conflicts:
+        shown = some((" = ".join(d["paths"]) for d in conflicts), 3)
+        warnings.append(f"{len(conflicts)} identical pictures have different labels: {shown}")
+    if len(duplicates) > len(conflicts):
+        warnings.append(f"{len(duplicates) - len(conflicts)} pictures are there more than once, in one split each")
+    return {
+        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
+        "duplicates": duplicates,
+        "dropped": table.division.dropped,
+        "unlisted": table.division.unlisted,
+        "warnings": warnings,
+    }
+
+
+def _duplicates(rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
+    groups: dict[str, list[IndexRow]] = defaultdict(list)
+    for row in rows:
+        if row.bytes and not row.problem:
+            groups[row.sha256].append(row)
+    return [
+        {"sha256": sha256, "paths": [r.path for r in group], "labels": sorted({str(r.label) for r in group})}
+        for sha256, group in groups.items()
+        if len(group) > 1
+    ]
