@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from autodl_ray.augment.op import Op
-from autodl_ray.augment.ops import blur, colour, crops, dropout, mirrors, noise, quality, tones, warps
+from autodl_ray.augment.ops import blur, colour, crops, dropout, grids, mirrors, noise, quality, tones, warps, weather
 
 __all__ = ["CATALOGUE"]
 
@@ -22,12 +22,14 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "ChannelDropout": colour.ChannelDropout,
         "ChannelShuffle": colour.ChannelShuffle,
         "ChromaticAberration": quality.ChromaticAberration,
+        "CoarseDropout": dropout.CoarseDropout,
         "ColorJitter": colour.ColorJitter,
         "ColorTemperature": colour.ColorTemperature,
         "Contrast": colour.Contrast,
         "CropAndPad": crops.CropAndPad,
         "Defocus": blur.Defocus,
         "Downscale": quality.Downscale,
+        "ElasticTransform": grids.ElasticTransform,
         "Emboss": quality.Emboss,
         "Equalize": tones.Equalize,
         "FancyPCA": colour.FancyPCA,
@@ -35,6 +37,8 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "GaussianNoise": noise.GaussianNoise,
         "GlassBlur": blur.GlassBlur,
         "Grayscale": colour.Grayscale,
+        "GridDistortion": grids.GridDistortion,
+        "GridDropout": dropout.GridDropout,
         "HorizontalFlip": mirrors.HorizontalFlip,
         "Hue": colour.Hue,
         "HueSaturationValue": tones.HueSaturationValue,
@@ -48,22 +52,31 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "Morphological": quality.Morphological,
         "MotionBlur": blur.MotionBlur,
         "MultiplicativeNoise": noise.MultiplicativeNoise,
+        "OpticalDistortion": grids.OpticalDistortion,
         "Perspective": warps.Perspective,
+        "PiecewiseAffine": grids.PiecewiseAffine,
+        "PixelDropout": dropout.PixelDropout,
         "Posterize": tones.Posterize,
         "RGBShift": colour.RGBShift,
         "RandomCrop": crops.RandomCrop,
         "RandomCropFromBorders": crops.RandomCropFromBorders,
         "RandomErasing": dropout.RandomErasing,
+        "RandomFog": weather.RandomFog,
         "RandomGamma": tones.RandomGamma,
         "RandomPad": crops.RandomPad,
+        "RandomRain": weather.RandomRain,
         "RandomResizedCrop": crops.RandomResizedCrop,
         "RandomRotate": warps.RandomRotate,
         "RandomRotate90": mirrors.RandomRotate90,
         "RandomScale": crops.RandomScale,
+        "RandomShadow": weather.RandomShadow,
         "RandomShift": crops.RandomShift,
+        "RandomSnow": weather.RandomSnow,
+        "RandomSunFlare": weather.RandomSunFlare,
         "RandomToneCurve": tones.RandomToneCurve,
         "RandomZoom": warps.RandomZoom,
         "Resize": crops.Resize,
+        "RingingOvershoot": quality.RingingOvershoot,
         "Rotate": warps.Rotate,
         "SafeRotate": warps.SafeRotate,
         "SaltAndPepper": noise.SaltAndPepper,
@@ -75,8 +88,10 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "ShortestSide": crops.ShortestSide,
         "ShotNoise": noise.ShotNoise,
         "Solarize": tones.Solarize,
+        "Spatter": weather.Spatter,
         "SpeckleNoise": noise.SpeckleNoise,
         "SquareSymmetry": mirrors.SquareSymmetry,
+        "Superpixels": quality.Superpixels,
         "ToSepia": colour.ToSepia,
         "TranslateX": warps.TranslateX,
         "TranslateY": warps.TranslateY,
@@ -85,6 +100,7 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "UnsharpMask": quality.UnsharpMask,
         "VerticalFlip": mirrors.VerticalFlip,
         "WebPCompression": quality.WebPCompression,
+        "XYMasking": dropout.XYMasking,
         "ZoomBlur": blur.ZoomBlur,
     }
 )

@@ -44,11 +44,11 @@ def apply_op(op: Op, scene: Scene, drawn: Drawn, target: Target) -> Scene:
     height, width = scene.image.shape[:2]
     image = op.apply(scene.image, drawn, target)
     mask = scene.mask if scene.mask is None else op.apply_mask(scene.mask, drawn, target)
-    if scene.boxes is None or scene.labels is None or not op.moves_pixels:
+    if scene.boxes is None or not op.moves_pixels:
         return Scene(image, mask, scene.boxes, scene.labels)
     moved = op.move_boxes(scene.boxes, drawn, height=height, width=width, target=target)
     boxes, kept = cut_boxes(moved, height=image.shape[0], width=image.shape[1])
-    return Scene(image, mask, boxes, scene.labels[kept])
+    return Scene(image, mask, boxes, None if scene.labels is None else scene.labels[kept])
 
 
 def cut_boxes(boxes: Boxes, *, height: int, width: int) -> tuple[Boxes, npt.NDArray[np.bool_]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from pydantic import Field
 from autodl_ray.augment.op import Drawn, Family, Op, Target
 from autodl_ray.augment.ops.blur import filtered
 from autodl_ray.augment.ops.fields import Counts, Factors, Parts, Positives, Qualities, Shares
+from autodl_ray.augment.ops.foreign import through_albumentations
 from autodl_ray.images import ImageArray
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Emboss",
     "JpegCompression",
     "Morphological",
+    "RingingOvershoot",
     "Sharpen",
     "Sharpness",
+    "Superpixels",
     "UnsharpMask",
     "WebPCompression",
 ]
@@ -164,6 +168,49 @@ class UnsharpMask(Op):
         """Blur and add."""
         blurred = cv2.GaussianBlur(image, (0, 0), drawn[0])
         return np.asarray(cv2.addWeighted(image, 1 + drawn[1], blurred, -drawn[1], 0), dtype=np.uint8)
+
+
+class RingingOvershoot(Op):
+    """Let edges ring: cut off the high frequencies sharply (Wang et al. 2021, Real-ESRGAN)."""
+
+    family: ClassVar[Family] = "quality"
+    radius: Counts = Field((3, 7), description="radius of the kernel in pixels, as [low, high] of 1 to 64")
+    cutoff: Shares = Field((0.25, 0.5), description="frequency of the cut, 1 is the highest, as [low, high] in (0, 1]")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (radius in pixels, frequency)."""
+        return (rng.randint(*self.radius), rng.uniform(*self.cutoff))
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Filter with the impulse response of a round low-pass, a Bessel function."""
+        from scipy.special import j1
+
+        radius, cutoff = int(drawn[0]), math.pi * drawn[1]
+        line = np.arange(-radius, radius + 1)
+        distance = np.sqrt(line**2 + line[:, None] ** 2)
+        distance[radius, radius] = 1e-6  # the limit in the middle
+        kernel = cutoff * j1(cutoff * distance) / (2 * math.pi * distance)
+        return filtered(image, (kernel / kernel.sum()).astype(np.float32))
+
+
+class Superpixels(Op):
+    """Replace patches of similar pixels by their mean colour (SLIC); slow."""
+
+    family: ClassVar[Family] = "quality"
+    patches: int = Field(100, ge=2, le=1000, description="2 to 1000: patches of the picture")
+    share: Parts = Field((0.1, 0.5), description="share of the patches that is replaced, as [low, high] in [0, 1]")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (share, seed of the choice)."""
+        return (rng.uniform(*self.share), rng.getrandbits(32))
+
+    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
+        """Find the patches, and fill some; a picture of fewer than 8 pixels a side has none."""
+        if min(image.shape[:2]) < 8:
+            return image
+        return through_albumentations(
+            "Superpixels", image, seed=drawn[1], n_segments=self.patches, p_replace=(drawn[0], drawn[0])
+        )
 
 
 class ChromaticAberration(Op):
