@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autodl_ray.data.stream.blocks import blocks_of
 from autodl_ray.data.stream.order import Plan
 from autodl_ray.errors import SpecError
 
@@ -32,15 +33,16 @@ def test_the_ranks_together_are_the_epoch(n: int, batch: int, world: int, epoch:
     start=st.integers(0, 3),
     epochs=st.integers(0, 3),
     skip=st.integers(0, 5),
-    per_block=st.integers(1, 7),
+    most=st.integers(1, 7),
+    world=st.integers(1, 3),
 )
-def test_blocks_cover_every_batch_once(start: int, epochs: int, skip: int, per_block: int) -> None:
-    plan = Plan(50, 8, 3)
-    blocks = list(plan.blocks(start, start + epochs, skip=skip, batches_per_block=per_block))
-    steps = [(b.epoch, s) for b in blocks for s in range(b.first, b.stop)]
-    wanted = [(e, s) for e in range(start, start + epochs) for s in range(plan.steps)]
-    assert steps == wanted[skip if epochs else 0 :]
-    assert all(0 < b.stop - b.first <= per_block for b in blocks)
+def test_blocks_cover_every_batch_once(start: int, epochs: int, skip: int, most: int, world: int) -> None:
+    plan = Plan(50, 8, 3, rank=world - 1, world_size=world)
+    blocks = list(blocks_of(plan, start, start + epochs, skip=skip, most=most, ramp=2))
+    cut = [(b.epoch, p) for b in blocks for p in np.split(b.positions, np.cumsum(b.lengths)[:-1])]
+    wanted = [(e, p) for e in range(start, start + epochs) for p in plan.batches(e, skip if e == start else 0)]
+    assert [(e, p.tolist()) for e, p in cut] == [(e, p.tolist()) for e, p in wanted]
+    assert all(len(b.lengths) <= min(most, 2 ** (i // 2)) for i, b in enumerate(blocks))
 
 
 def test_epochs_and_seeds_differ() -> None:

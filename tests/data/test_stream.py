@@ -13,8 +13,7 @@ import pytest
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.stream import StreamSource
-from autodl_ray.data.stream import kept as kept_module
-from autodl_ray.data.stream import source as source_module
+from autodl_ray.data.stream import execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess, decode_image, fit_image
 from tests.data.streams import digits_version, taken
@@ -25,8 +24,7 @@ PREPROCESS = Preprocess(size=8)
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another test of the session may have started Ray: these are about a process without it."""
-    monkeypatch.setattr(kept_module, "ray_is_on", lambda: False)
-    monkeypatch.setattr(source_module, "ray_is_on", lambda: False)
+    monkeypatch.setattr(execution, "ray_is_on", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import pytest
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.stream import STREAM_CPUS, StreamSource
-from autodl_ray.data.stream import kept as kept_module
-from autodl_ray.data.stream import source as source_module
+from autodl_ray.data.stream import execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess
 from tests.data.streams import digits_version, taken
@@ -36,8 +35,7 @@ def make(version: DatasetVersion, *, kept: bool) -> StreamSource:
 
 def without_ray(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int, str]]]:
     with monkeypatch.context() as patch:
-        patch.setattr(kept_module, "ray_is_on", lambda: False)
-        patch.setattr(source_module, "ray_is_on", lambda: False)
+        patch.setattr(execution, "ray_is_on", lambda: False)
         return taken(make(version, kept=False), stop=3)
 
 

@@ -1,123 +1,281 @@
-"""Running blocks: as one streaming execution of Ray Data, or in threads of this process where there is no Ray."""
+"""Running the work of a stream in order: as tasks of Ray, or in threads of this process where there is no Ray."""
 
 from __future__ import annotations
 
-import itertools
-import logging
+import concurrent.futures
 import os
-import time
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, Protocol
 
-import numpy as np
+from autodl_ray.errors import AutoDLError, ResourceError
 
-from autodl_ray.data.stream.job import BlockData, Job
-from autodl_ray.data.stream.order import Block
-
-if TYPE_CHECKING:
-    import ray
-
-__all__ = ["STREAM_CPUS", "ray_blocks", "thread_blocks"]
+__all__ = [
+    "STREAM_CPUS",
+    "Call",
+    "RayTasks",
+    "Runner",
+    "Threads",
+    "fetch",
+    "in_order",
+    "ray_is_on",
+    "runner_here",
+]
 
 STREAM_CPUS = 0.2
-"""CPUs that must stay free of reservations where pictures are streamed: Ray Data would wait for ever without."""
+"""CPUs that must stay free of reservations where pictures are streamed: its tasks would wait for ever without."""
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function and its arguments; of the arguments, those that a runner made are handed over as their values."""
 
 _TASK_CPUS = 0.1
-_MOST_BLOCKS = 4096
-_AHEAD = 6
-_PAUSE_S = 0.05
+_MOST_LANES = 64
+_STORE_SHARE = 0.25
 
 
-def thread_blocks(job: Job, blocks: Iterable[Block]) -> Iterator[BlockData]:
-    """Make blocks in threads of this process, in order, a few ahead."""
-    threads = max(1, min(8, os.cpu_count() or 1))
-    waiting: deque[Future[BlockData]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="stream")
+def ray_is_on() -> bool:
+    """Whether this process is connected to a Ray (which is not imported to find out)."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+class Runner(Protocol):
+    """Runs functions beside the caller."""
+
+    @property
+    def lanes(self) -> int:
+        """How many run at once."""
+        ...
+
+    def share(self, value: Any) -> Any:
+        """Store a value that many calls take; return what to hand over instead of it."""
+        ...
+
+    def submit(self, call: Call) -> Any:
+        """Begin a call; return its handle."""
+        ...
+
+    def chain(self, calls: Sequence[Call]) -> list[Any]:
+        """Begin many calls, of which only :attr:`lanes` run at once; return what :func:`fetch` takes, or a call."""
+        ...
+
+    def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
+        """Return the handles whose calls have ended; ``wait`` until there is one."""
+        ...
+
+    def result(self, handle: Any) -> Any:
+        """Wait for a call and return what it returned."""
+        ...
+
+    def ahead(self, item_bytes: int, *, sharers: int = 1) -> int:
+        """Return how many results may lie in memory at once, when ``sharers`` processes do the same."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what runs."""
+        ...
+
+
+def runner_here() -> Runner:
+    """Return Ray's tasks where this process is connected to a Ray, else threads."""
+    return RayTasks() if ray_is_on() else Threads()
+
+
+def in_order(runner: Runner, calls: Iterable[Call], *, ahead: int) -> Generator[Any, None, None]:
+    """Yield the results of calls in their order; at most ``ahead`` have begun and are not yet taken."""
+    rest = iter(calls)
+    waiting: deque[Any] = deque()
+    running: list[Any] = []
+
+    def refill(*, wait: bool = False) -> None:
+        if running:
+            ended = runner.settled(running, wait=wait)
+            running[:] = [handle for handle in running if handle not in ended]
+        while len(running) < runner.lanes and len(waiting) < ahead:
+            call = next(rest, None)
+            if call is None:
+                return
+            handle = runner.submit(call)
+            waiting.append(handle)
+            running.append(handle)
+
     try:
-        for block in blocks:
-            waiting.append(pool.submit(job.run, block))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
+        refill()
         while waiting:
-            yield waiting.popleft().result()
+            while waiting[0] in running:
+                refill(wait=True)
+            result = runner.result(waiting.popleft())
+            refill()
+            yield result
+            del result
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        runner.close()
 
 
-def ray_blocks(job: Job, blocks: Iterable[Block], *, block_bytes: int) -> Iterator[BlockData]:
-    """Make blocks by tasks of Ray Data, in order; all of them in one execution (up to 4,096 blocks each).
-
-    Each task asks for 0.1 CPU, so that it fits beside training that reserves all but :data:`STREAM_CPUS`. How
-    far the tasks run ahead is bounded by ``block_bytes``, not by the size of the object store: what was made
-    for a trial that is stopped is lost.
-    """
+def fetch(kept: Any) -> Any:
+    """Return a value from what stands for it: a reference into the object store, or the value itself."""
+    if not ray_is_on():
+        return kept
     import ray
 
-    shared = ray.put(job)
-    rest = iter(blocks)
-    while chunk := list(itertools.islice(rest, _MOST_BLOCKS)):
-        yield from _execute(shared, chunk, block_bytes)
+    return _got(kept) if isinstance(kept, ray.ObjectRef) else kept
 
 
-def _execute(shared: ray.ObjectRef[Any], blocks: list[Block], block_bytes: int) -> Iterator[BlockData]:
-    import ray.data
+class Threads:
+    """Threads of this process; what is shared or chained is the value itself."""
 
-    from autodl_ray.data.stream.datasource import BlockSource
+    def __init__(self) -> None:
+        self._lanes = max(1, min(8, os.cpu_count() or 1))
+        self._pool = concurrent.futures.ThreadPoolExecutor(self._lanes, thread_name_prefix="stream")
 
-    _quiet_ray_data()
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    context.print_on_execution_start = False
-    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _pause_class()]
-    context.execution_options.preserve_order = True
-    context.execution_options.verbose_progress = False
-    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
-        object_store_memory=_AHEAD * block_bytes
-    )
-    tasks = max(2, int(ray.cluster_resources().get("CPU", 2)))  # type: ignore[no-untyped-call]
-    with ray.data.DataContext.current(context):
-        dataset = ray.data.read_datasource(
-            BlockSource(shared, blocks, block_bytes),
-            override_num_blocks=len(blocks),
-            num_cpus=_TASK_CPUS,
-            concurrency=min(tasks, len(blocks)),  # Ray warns when more are allowed than there can be
-        )
-        # No prefetching here: its thread would outlive an iterator that is closed early, with the blocks it holds.
-        # Blocks are on this machine already, and the caller takes them in a thread of its own.
-        with closing(iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as made:
-            for rows in made:
-                yield _block_data(rows)
+    @property
+    def lanes(self) -> int:
+        """One a CPU, at most 8."""
+        return self._lanes
+
+    def share(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+    def submit(self, call: Call) -> concurrent.futures.Future[Any]:
+        """Begin a call."""
+        function, arguments = call
+        return self._pool.submit(function, *arguments)
+
+    def chain(self, calls: Sequence[Call]) -> list[Any]:
+        """Run the calls and return their results."""
+        return list(self._pool.map(_apply, calls))
+
+    def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
+        """Return those that have ended."""
+        if wait:
+            return set(concurrent.futures.wait(handles, return_when=concurrent.futures.FIRST_COMPLETED).done)
+        return {handle for handle in handles if handle.done()}
+
+    def result(self, handle: concurrent.futures.Future[Any]) -> Any:
+        """Wait for a call."""
+        return handle.result()
+
+    def ahead(self, item_bytes: int, *, sharers: int = 1) -> int:
+        """A few more than run."""
+        return self._lanes + 1
+
+    def close(self) -> None:
+        """Wait for the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pause_class() -> type[Any]:
-    """Make a callback that pauses Ray Data's loop after each step.
+class RayTasks:
+    """Tasks of Ray: 0.1 CPU each, so that they fit beside training that reserves all but :data:`STREAM_CPUS`.
 
-    While the consumer is slower than the tasks (every training on a CPU), the loop has nothing to wait for and takes
-    a whole core away from the training beside it (seen with py-spy in Ray 2.60).
+    Not Ray Data: its executor costs a third to a half of what two CPUs can decode (see the README's table), and takes
+    CPU from a training that is slower than the stream. Order, back-pressure and an end are a few lines here.
     """
-    from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-    class Pause(ExecutionCallback):
-        def on_execution_step(self, executor: Any) -> None:
-            time.sleep(_PAUSE_S)
+    def __init__(self) -> None:
+        import ray
 
-    return Pause
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._lanes = max(2, min(_MOST_LANES, int(resources.get("CPU", 2))))
+        self._remotes: dict[tuple[Any, int], Any] = {}
+        self._tails: deque[Any] = deque([None] * self._lanes)
+
+    @property
+    def lanes(self) -> int:
+        """One a CPU of the cluster, at least 2."""
+        return self._lanes
+
+    def share(self, value: Any) -> Any:
+        """Put a value into the object store."""
+        import ray
+
+        return ray.put(value)
+
+    def submit(self, call: Call) -> Any:
+        """Begin a task."""
+        function, arguments = call
+        return self._remote(_run, 1).remote(function, *arguments)
+
+    def chain(self, calls: Sequence[Call]) -> list[Any]:
+        """Begin all tasks now; each waits for the one that began :attr:`lanes` before it.
+
+        So the references exist at once and can be sent to other processes, and no thread has to feed the tasks.
+        """
+        refs = []
+        for function, arguments in calls:
+            ref, tail = self._remote(_run_after, 2).remote(function, self._tails.popleft(), *arguments)
+            self._tails.append(tail)
+            refs.append(ref)
+        return refs
+
+    def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
+        """Return those that have ended."""
+        import ray
+
+        # TypeError etc. of a task count as ended: result() raises them.
+        most = 1 if wait else len(handles)
+        ended, _ = ray.wait(list(handles), num_returns=most, timeout=None if wait else 0, fetch_local=False)
+        return set(ended)
+
+    def result(self, handle: Any) -> Any:
+        """Wait for a task; its arrays are read-only views of the object store."""
+        return _got(handle)
+
+    def ahead(self, item_bytes: int, *, sharers: int = 1) -> int:
+        """Two more than run, or what a quarter of the smallest node's object store holds."""
+        fitting = int(_STORE_SHARE * smallest_store() / sharers // max(item_bytes, 1))
+        return max(1, min(self._lanes + 2, fitting))
+
+    def close(self) -> None:
+        """Nothing: a task whose reference is gone ends within moments."""
+
+    def _remote(self, function: Callable[..., Any], returns: int) -> Any:
+        import ray
+
+        if (function, returns) not in self._remotes:
+            # Retried where a machine or a process is lost; a picture that breaks raises nothing.
+            made: Any = ray.remote(num_cpus=_TASK_CPUS, num_returns=returns, max_retries=3)
+            self._remotes[function, returns] = made(function)
+        return self._remotes[function, returns]
 
 
-def _block_data(rows: dict[str, Any]) -> BlockData:
-    return BlockData(
-        images=rows["image"],
-        positions=rows["position"],
-        ok=rows["ok"].astype(np.bool_),
-        epoch=int(rows["epoch"][0]),
-        steps=rows["step"],
-    )
+def smallest_store() -> int:
+    """Return the bytes of the object store of the node that has the smallest."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return int(min((node["object_store_memory"] for node in nodes if "object_store_memory" in node), default=2**30))
 
 
-def _quiet_ray_data() -> None:
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def _apply(call: Call) -> Any:
+    function, arguments = call
+    return function(*arguments)
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    import cv2
+
+    cv2.setNumThreads(1)  # tasks run side by side: threads of each would only take turns
+    return function(*arguments)
+
+
+def _run_after(function: Callable[..., Any], _before: None, *arguments: Any) -> tuple[Any, None]:
+    return _run(function, *arguments), None
+
+
+def _got(handle: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(handle)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, AutoDLError):
+            raise error.cause from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise ResourceError(
+            "Pictures that a task of Ray had made are lost.",
+            seen=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            hint="was a machine or a process ended, or is memory short? Run the same line again: it goes on",
+        ) from error

@@ -1,51 +1,26 @@
-"""Decoded pictures that are kept in memory: in Ray's object store, seen by every process without a copy."""
+"""Tiny pictures, decoded and kept for the processes that train, which augment them without the help of tasks."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.artifacts import Samples
+from autodl_ray.artifacts import TrainSamples
+from autodl_ray.augment import AugmentPolicy
+from autodl_ray.data.stream.batch import Item, batch_of
+from autodl_ray.data.stream.execution import Runner, fetch
+from autodl_ray.data.stream.job import augmented, fill_of
+from autodl_ray.data.stream.order import Plan, Slice, augment_seed
 from autodl_ray.errors import DatasetError
-from autodl_ray.images import ImageArray, Preprocess, decode_image, fit_image, image_size
+from autodl_ray.images import ImageArray, Preprocess, decode_image, fit_image
 
-__all__ = ["KeptPictures", "estimate_sides", "keep_raw", "keep_square", "ray_is_on"]
-
-
-def ray_is_on() -> bool:
-    """Whether this process is connected to a Ray (which is not imported to find out)."""
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """An array in the object store, or in this object where there is no Ray."""
-
-    value: Any
-
-    @classmethod
-    def put(cls, array: npt.NDArray[np.uint8]) -> _Stored:
-        if not ray_is_on():
-            return cls(array)
-        import ray
-
-        return cls(ray.put(array))
-
-    def get(self) -> npt.NDArray[np.uint8]:
-        if isinstance(self.value, np.ndarray):
-            return self.value
-        import ray
-
-        array: npt.NDArray[np.uint8] = ray.get(self.value)
-        return array
+__all__ = ["KeptPictures", "KeptTrain"]
 
 
 @dataclass(frozen=True)
@@ -57,13 +32,14 @@ class KeptPictures:
         heights: (K,) in pixels.
         widths: (K,) in pixels.
         unreadable: Path → reason of the others.
+        pixels: What stands for the (sum of H · W · 3,) uint8 pixels.
     """
 
     rows: npt.NDArray[np.int64]
     heights: npt.NDArray[np.int64] = field(repr=False)
     widths: npt.NDArray[np.int64] = field(repr=False)
     unreadable: dict[str, str]
-    _pixels: _Stored = field(repr=False)
+    pixels: Any = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,12 +47,13 @@ class KeptPictures:
     def square(self, size: int) -> ImageArray | None:
         """Return all pictures as (K, S, S, 3) uint8, read-only, where each is S × S already; else None."""
         if (self.heights == size).all() and (self.widths == size).all():
-            return self._pixels.get().reshape(len(self), size, size, 3)
+            pixels: ImageArray = fetch(self.pixels)
+            return pixels.reshape(len(self), size, size, 3)
         return None
 
     def views(self) -> list[ImageArray]:
         """Return the pictures, (H, W, 3) uint8 each, read-only, without a copy."""
-        pixels = self._pixels.get()
+        pixels = fetch(self.pixels)
         ends = np.cumsum(self.heights * self.widths * 3)
         starts = ends - self.heights * self.widths * 3
         return [
@@ -85,47 +62,84 @@ class KeptPictures:
         ]
 
 
-def estimate_sides(samples: Samples, *, most: int = 64) -> tuple[int, float]:
-    """Look at the headers of some pictures, evenly chosen.
+@dataclass(frozen=True)
+class KeptTrain:
+    """A training split of tiny pictures.
 
-    Returns:
-        The longest side in pixels, and the mean decoded size in bytes.
+    Attributes:
+        samples: The split.
+        raw: At their own size.
+        square: S × S by the fit rule, where that fits in memory too: what is not augmented.
     """
-    sizes = []
-    for position in np.unique(np.linspace(0, len(samples) - 1, most).astype(int)):
-        try:
-            sizes.append(image_size(samples.read(int(position))))
-        except (DatasetError, OSError):
-            continue
-    if not sizes:
-        return sys.maxsize, float(sys.maxsize)
-    return max(max(size) for size in sizes), float(np.mean([3 * width * height for width, height in sizes]))
+
+    samples: TrainSamples = field(repr=False)
+    raw: KeptPictures
+    square: KeptPictures | None = field(repr=False)
+
+    @classmethod
+    def make(
+        cls, samples: TrainSamples, preprocess: Preprocess, runner: Runner, *, most_bytes: int, at_least: int
+    ) -> KeptTrain | None:
+        """Decode all pictures; None when they need more than ``most_bytes``."""
+        raw = _keep(samples, lambda data: decode_image(data, at_least=at_least), runner, most_bytes)
+        if raw is None:
+            return None
+        square = raw
+        if raw.square(preprocess.size) is None:
+            if len(raw) * 3 * preprocess.size**2 > most_bytes:
+                return cls(samples, raw, None)
+            fill = fill_of(preprocess)
+            images = [fit_image(view, size=preprocess.size, fit=preprocess.fit, fill=fill) for view in raw.views()]
+            square = replace(_pack(images, raw.rows, runner), unreadable=raw.unreadable)
+        return cls(samples, raw, square)
+
+    def items(
+        self,
+        plan: Plan,
+        *,
+        start: int,
+        stop: int,
+        skip: int,
+        preprocess: Preprocess,
+        augment: AugmentPolicy,
+        seed: int,
+    ) -> Iterator[Item]:
+        """Yield the batches of epochs ``start`` to ``stop`` (excluded); ``plan`` is over the readable pictures."""
+        images = None if self.square is None or not augment.is_empty else self.square.square(preprocess.size)
+        views = self.raw.views() if images is None else []
+        for epoch in range(start, stop):
+            for part in plan.slices(epoch, skip if epoch == start else 0):
+                if images is not None:
+                    made = images[part.positions]
+                else:
+                    made = self._augmented(views, part, epoch=epoch, preprocess=preprocess, augment=augment, seed=seed)
+                yield Item(epoch, batch_of(made, self.samples, self.raw.rows[part.positions]), 0)
+
+    def _augmented(
+        self,
+        views: Sequence[ImageArray],
+        part: Slice,
+        *,
+        epoch: int,
+        preprocess: Preprocess,
+        augment: AugmentPolicy,
+        seed: int,
+    ) -> ImageArray:
+        size, fill = preprocess.size, fill_of(preprocess)
+        images = np.empty((len(part.positions), size, size, 3), dtype=np.uint8)
+        for i, (position, occurrence) in enumerate(zip(part.positions, part.occurrences, strict=True)):
+            if augment.is_empty:
+                images[i] = fit_image(views[position], size=size, fit=preprocess.fit, fill=fill)
+                continue
+            sample_id = int(self.samples.ids[self.raw.rows[position]])
+            drawn = augment_seed(seed, epoch=epoch, sample_id=sample_id, occurrence=int(occurrence))
+            images[i] = augmented(views[position], augment, preprocess=preprocess, rng_seed=drawn)
+        return images
 
 
-def keep_raw(samples: Samples, *, most_bytes: int) -> KeptPictures | None:
-    """Decode all pictures at their own size; None when they need more than ``most_bytes``."""
-    return _keep(samples, decode_image, most_bytes)
-
-
-def keep_square(samples: Samples, preprocess: Preprocess, fill: tuple[int, int, int]) -> KeptPictures:
-    """Decode all pictures and scale them to S × S by the fit rule."""
-
-    def read(data: bytes) -> ImageArray:
-        return fit_image(decode_image(data), size=preprocess.size, fit=preprocess.fit, fill=fill)
-
-    kept = _keep(samples, read, sys.maxsize)
-    assert kept is not None
-    return kept
-
-
-def square_of(kept: KeptPictures, preprocess: Preprocess, fill: tuple[int, int, int]) -> KeptPictures:
-    """Scale kept pictures to S × S by the fit rule."""
-    size = preprocess.size
-    images = [fit_image(image, size=size, fit=preprocess.fit, fill=fill) for image in kept.views()]
-    return _pack(images, kept.rows, kept.unreadable)
-
-
-def _keep(samples: Samples, read: Callable[[bytes], ImageArray], most_bytes: int) -> KeptPictures | None:
+def _keep(
+    samples: TrainSamples, read: Callable[[bytes], ImageArray], runner: Runner, most_bytes: int
+) -> KeptPictures | None:
     images: list[ImageArray] = []
     rows: list[int] = []
     unreadable: dict[str, str] = {}
@@ -143,10 +157,10 @@ def _keep(samples: Samples, read: Callable[[bytes], ImageArray], most_bytes: int
             rows.append(position)
     finally:
         pool.shutdown(cancel_futures=True)
-    return _pack(images, np.array(rows, dtype=np.int64), unreadable)
+    return replace(_pack(images, np.array(rows, dtype=np.int64), runner), unreadable=unreadable)
 
 
-def _read(samples: Samples, position: int, read: Callable[[bytes], ImageArray]) -> ImageArray | str:
+def _read(samples: TrainSamples, position: int, read: Callable[[bytes], ImageArray]) -> ImageArray | str:
     try:
         return read(samples.read(position))
     except DatasetError as error:
@@ -155,12 +169,12 @@ def _read(samples: Samples, position: int, read: Callable[[bytes], ImageArray]) 
         return f"The file cannot be read: {error.strerror}."
 
 
-def _pack(images: Sequence[ImageArray], rows: npt.NDArray[np.int64], unreadable: dict[str, str]) -> KeptPictures:
+def _pack(images: Sequence[ImageArray], rows: npt.NDArray[np.int64], runner: Runner) -> KeptPictures:
     flat = np.concatenate([image.reshape(-1) for image in images]) if images else np.zeros(0, dtype=np.uint8)
     return KeptPictures(
         rows=rows,
         heights=np.array([image.shape[0] for image in images], dtype=np.int64),
         widths=np.array([image.shape[1] for image in images], dtype=np.int64),
-        unreadable=unreadable,
-        _pixels=_Stored.put(flat),
+        unreadable={},
+        pixels=runner.share(flat),
     )

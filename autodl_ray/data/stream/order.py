@@ -12,7 +12,7 @@ import numpy.typing as npt
 from autodl_ray.errors import InputError, SpecError
 from autodl_ray.seeding import rng_for, seed_for
 
-__all__ = ["Block", "Plan", "Slice", "augment_seed", "weighted_draw"]
+__all__ = ["Plan", "Slice", "augment_seed", "weighted_draw"]
 
 Positions = npt.NDArray[np.int64]
 
@@ -50,15 +50,6 @@ def weighted_draw(weights: npt.NDArray[np.float64], *, rng: np.random.Generator)
     points = (np.arange(count) + rng.random()) * (ends[-1] / count)
     drawn = mixed[np.minimum(np.searchsorted(ends, points, side="right"), count - 1)]
     return rng.permutation(drawn)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive batches of one epoch, read by one task: steps ``first`` to ``stop`` (excluded)."""
-
-    epoch: int
-    first: int
-    stop: int
 
 
 class Slice(NamedTuple):
@@ -142,12 +133,6 @@ class Plan:
     def batches(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[Positions]:
         """Yield the positions (0 … N-1) of this worker's part of each batch of an epoch, from step ``first`` on."""
         return (part.positions for part in self.slices(epoch, first, stop))
-
-    def blocks(self, start: int, stop: int, *, skip: int, batches_per_block: int) -> Iterator[Block]:
-        """Cut epochs ``start`` to ``stop`` (excluded) into blocks, leaving out the first ``skip`` batches."""
-        for epoch in range(start, stop):
-            for first in range(skip if epoch == start else 0, self.steps, batches_per_block):
-                yield Block(epoch, first, min(first + batches_per_block, self.steps))
 
 
 def _occurrences(order: Positions) -> Positions:
