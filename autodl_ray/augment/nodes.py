@@ -86,10 +86,13 @@ class SomeOf:
     probability: float = 1.0
 
     def run(self, scene: Scene, rng: random.Random, target: Target) -> Scene:
-        """Choose how many, which, and in which order; do them."""
+        """Choose some and do them."""
+        return run_nodes(self.choose(rng), scene, rng=rng, target=target)
+
+    def choose(self, rng: random.Random) -> list[Node]:
+        """Choose how many, which, and in which order."""
         count = rng.randint(self.low, self.high)
-        chosen = rng.choices(self.steps, k=count) if self.replace else rng.sample(self.steps, count)
-        return run_nodes(chosen, scene, rng=rng, target=target)
+        return rng.choices(self.steps, k=count) if self.replace else rng.sample(self.steps, count)
 
     def to_document(self) -> dict[str, Any]:
         """Return the steps as a policy file holds them."""

@@ -50,11 +50,13 @@ def read_yaml(text: str, *, source: str) -> Parts:
         raise SpecError(f"{source} is too large for a policy.", accepted=f"at most {MOST_CHARS:,} characters")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = dict(_lines(node, "", [MOST_STEPS]))
+        lines = dict(_lines(node, "", left=[MOST_STEPS], depth=0))
         document = yaml.safe_load(text)
     except SpecError as error:
         raise SpecError(f"{source} {error.what}", accepted=error.accepted) from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+    except RecursionError as error:
+        raise SpecError(f"{source} is nested too deep.", accepted=f"at most {MOST_DEPTH} levels of steps") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         # Besides its own errors PyYAML lets through what int(), float() and datetime() make of odd words.
         raise SpecError(f"{source} is not valid YAML.", seen=str(error).replace("\n", " ")[:500]) from error
     return read_parts(document, source=source, lines=lines)
@@ -271,17 +273,19 @@ def _shown(value: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _lines(node: yaml.Node | None, path: str, left: list[int]) -> Iterator[tuple[str, int]]:
+def _lines(node: yaml.Node | None, path: str, *, left: list[int], depth: int) -> Iterator[tuple[str, int]]:
     """Yield the key paths of a document and their lines (from 1); refuse what does not end."""
     left[0] -= 1
     if left[0] < 0:
         raise SpecError("holds too much.", accepted=f"at most {MOST_STEPS:,} values, aliases counted each time")
+    if depth > 8 * MOST_DEPTH:
+        raise SpecError("is nested too deep.", accepted=f"at most {MOST_DEPTH} levels of steps")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = f"{path}.{key.value}" if path else str(key.value)
             yield below, key.start_mark.line + 1
-            yield from _lines(value, below, left)
+            yield from _lines(value, below, left=left, depth=depth + 1)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             yield f"{path}[{i}]", value.start_mark.line + 1
-            yield from _lines(value, f"{path}[{i}]", left)
+            yield from _lines(value, f"{path}[{i}]", left=left, depth=depth + 1)

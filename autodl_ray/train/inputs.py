@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from autodl_ray.augment.mixing import BatchMixer, mix_images, mix_labels
+from autodl_ray.images import ImageArray
 from autodl_ray.models.preprocess import normalize
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.source import BatchLike
@@ -38,11 +41,17 @@ class StepInputs:
         Returns:
             (B, 3, S, S) float32, and (B,) int64 classes or, where pictures were mixed, (B, C) float32 soft labels.
         """
+        pictures, targets = self.mixed(batch, epoch=epoch, step=step)
+        images = normalize(torch.from_numpy(pictures).to(self.device), self.config.preprocess)
+        return images, torch.from_numpy(targets).to(self.device)
+
+    def mixed(
+        self, batch: BatchLike, *, epoch: int, step: int
+    ) -> tuple[ImageArray, npt.NDArray[np.int64] | npt.NDArray[np.float32]]:
+        """Return what the network sees as pictures: (B, S, S, 3) uint8, and (B,) int64 or (B, C) float32 labels."""
         config = self.config
         mixer = BatchMixer(mixup=config.mixup, cutmix=config.cutmix, seed=config.seed)
-        pictures, targets = batch.images, torch.from_numpy(batch.labels)
-        if mixer.is_on:
-            mix = mixer.draw(len(pictures), size=pictures.shape[1], epoch=epoch, step=step)
-            pictures = mix_images(pictures, mix)
-            targets = torch.from_numpy(mix_labels(batch.labels, mix, num_classes=config.num_classes))
-        return normalize(torch.from_numpy(pictures).to(self.device), config.preprocess), targets.to(self.device)
+        if not mixer.is_on:
+            return batch.images, batch.labels
+        mix = mixer.draw(len(batch.images), size=batch.images.shape[1], epoch=epoch, step=step)
+        return mix_images(batch.images, mix), mix_labels(batch.labels, mix, num_classes=config.num_classes)
