@@ -28,7 +28,7 @@ from autodl_ray.runtime import Context
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["frozen_features"]
+__all__ = ["backbone_runner", "frozen_features"]
 
 _CHUNK = 16  # pictures a task of the pool
 _CALL = 2  # pictures a call of onnxruntime: its tensors then stay in the cache (a quarter faster than 16)
@@ -67,9 +67,7 @@ def frozen_features(
         RunInterrupted: A stop was asked for before all were computed.
         DatasetError: A picture cannot be decoded.
     """
-    backbone = _digest(
-        {"v": _VERSION, "name": entry.name, "weights": weights_tag(weights), "pre": asdict(preprocess), "seed": 0}
-    )
+    backbone = _backbone_digest(entry, weights=weights, preprocess=preprocess)
     ids = hashlib.sha256(samples.ids.tobytes()).hexdigest()
     digest = _digest({"backbone": backbone, "data": dataset_id, "split": split, "ids": ids})
     key = f"features/{digest}"
@@ -86,6 +84,32 @@ def frozen_features(
         return features
     loaded: Features = np.load(found.file("features.npy"), allow_pickle=False)
     return loaded
+
+
+def backbone_runner(
+    entry: ZooEntry, *, weights: str, preprocess: Preprocess, context: Context
+) -> tuple[str, Callable[[npt.NDArray[np.uint8]], Features]]:
+    """Open the frozen backbone for pictures that come in small batches from several threads.
+
+    Args:
+        entry: The network.
+        weights: As resolved by :func:`~autodl_ray.models.zoo.choose`.
+        preprocess: How pictures become its input.
+        context: The store that keeps the exported graph.
+
+    Returns:
+        A tag that names network, weights and preprocessing, and the function (n, S, S, 3) uint8 → (n, D) float32,
+        which uses one core a call.
+    """
+    digest = _backbone_digest(entry, weights=weights, preprocess=preprocess)
+    graph = _exported(entry, weights=weights, preprocess=preprocess, digest=digest, context=context)
+    return digest, _session(graph.file("backbone.onnx"))
+
+
+def _backbone_digest(entry: ZooEntry, *, weights: str, preprocess: Preprocess) -> str:
+    return _digest(
+        {"v": _VERSION, "name": entry.name, "weights": weights_tag(weights), "pre": asdict(preprocess), "seed": 0}
+    )
 
 
 def _digest(facts: dict[str, Any]) -> str:
