@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from autodl_ray.augment.presets import PRESETS
+from autodl_ray.errors import SpecError
 from autodl_ray.images import Preprocess
 from autodl_ray.models.zoo import ZooEntry
 from autodl_ray.spec.sections import TrainSpec
@@ -47,6 +49,9 @@ class FitConfig:
         warmup: Share of the steps in which a one-cycle schedule rises.
         grad_clip: Largest norm of the gradient; 0: no limit.
         freeze_norms: Keep the statistics of batch norms as they come with the weights, and fold the norms.
+        class_weights: C factors of the loss, by class, 1 on average over the training samples; None: all count alike
+            (see :func:`autodl_ray.data.sampling.class_weights`).
+        balanced: Draw training samples of rare classes more often.
     """
 
     model: str
@@ -74,6 +79,17 @@ class FitConfig:
     warmup: float = 0.2
     grad_clip: float = 5.0
     freeze_norms: bool = False
+    class_weights: tuple[float, ...] | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        weights = self.class_weights
+        if weights is not None and (len(weights) != self.num_classes or not all(0 <= w < math.inf for w in weights)):
+            raise SpecError(
+                "These are no weights of the classes.",
+                seen=weights,
+                accepted=f"{self.num_classes} finite numbers of at least 0",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_json` reads."""
@@ -84,7 +100,10 @@ class FitConfig:
         """Read what :meth:`to_json` gave, also after a detour through a JSON file."""
         pre = document["preprocess"]
         preprocess = Preprocess(size=pre["size"], fit=pre["fit"], mean=tuple(pre["mean"]), std=tuple(pre["std"]))
-        return cls(**{**document, "preprocess": preprocess})
+        weights = document.get("class_weights")
+        return cls(
+            **{**document, "preprocess": preprocess, "class_weights": None if weights is None else tuple(weights)}
+        )
 
 
 def resolve(
@@ -97,6 +116,8 @@ def resolve(
     epochs: int,
     seed: int,
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy",
+    class_weights: tuple[float, ...] | None = None,
+    balanced: bool = False,
 ) -> FitConfig:
     """Decide every ``auto`` of the training section by the zoo's entry.
 
@@ -109,6 +130,8 @@ def resolve(
         epochs: The most that are wanted; ``train.epochs`` is the caller's to consider.
         seed: Root seed of the run.
         metric: Which validation score makes an epoch the best.
+        class_weights: Of the loss; None: all count alike.
+        balanced: Draw training samples of rare classes more often.
     """
     return FitConfig(
         model=entry.name,
@@ -133,6 +156,8 @@ def resolve(
         seed=seed,
         metric=metric,
         freeze_norms=entry.freeze_norms and weights != "none",
+        class_weights=class_weights,
+        balanced=balanced,
     )
 
 

@@ -104,7 +104,8 @@ class _Run:
         self.wanted = self.epoch_steps * config.epochs
         self.total = self.wanted
         self.inputs = StepInputs(config, peers.device)
-        self.class_weights: Tensor | None = None
+        weights = config.class_weights
+        self.class_weights = None if weights is None else torch.tensor(weights, device=peers.device)
         self.counts = Counts()
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -183,6 +184,7 @@ class _Run:
             world_size=self.peers.world_size,
             image_size=self.size,
             skip_batches=self.counts.in_epoch,
+            balanced=self.config.balanced,
         )
         try:
             for batches in epochs:

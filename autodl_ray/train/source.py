@@ -51,8 +51,9 @@ class Source(Protocol):
         world_size: int = 1,
         image_size: int | None = None,
         skip_batches: int = 0,
+        balanced: bool = False,
     ) -> Iterator[Iterator[BatchLike]]:
-        """Yield the epochs from ``start`` to before ``stop``."""
+        """Yield the epochs from ``start`` to before ``stop``; ``balanced``: with rare classes drawn more often."""
         ...
 
     def val_batches(self, *, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[BatchLike]:

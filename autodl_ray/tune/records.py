@@ -37,6 +37,8 @@ class SweepInputs:
         param_space: Fields of ``base`` and the ranges to search; empty: only trial 0 (and ``enqueue``).
         enqueue: Settings that are tried right after trial 0, e.g. the best of an earlier run.
         dataset_id: Of the data, recorded with the artifact.
+        class_weights: Of the loss, by class; None: all count alike.
+        balanced: Draw training samples of rare classes more often.
     """
 
     base: TrainSpec
@@ -52,6 +54,8 @@ class SweepInputs:
     param_space: Mapping[str, Domain] = field(default_factory=dict)
     enqueue: tuple[Mapping[str, Any], ...] = ()
     dataset_id: str = ""
+    class_weights: tuple[float, ...] | None = None
+    balanced: bool = False
 
 
 @dataclass(frozen=True)

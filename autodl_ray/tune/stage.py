@@ -188,6 +188,8 @@ class _Sweep:
             epochs=self.inputs.epochs,
             seed=seed_for(self.context.seed, "fit"),
             metric=self.spec.metric,
+            class_weights=self.inputs.class_weights,
+            balanced=self.inputs.balanced,
         )
 
     def check_space(self) -> None:
@@ -283,6 +285,8 @@ def _identity(spec: TuneSpec, inputs: SweepInputs, seed: int) -> dict[str, Any]:
             mode="json", include={"search", "scheduler", "grace_period", "reduction_factor", "metric"}
         ),
         "dataset": inputs.dataset_id,
+        "class_weights": inputs.class_weights,
+        "balanced": inputs.balanced,
         "seed": seed,
     }
     plain: dict[str, Any] = json.loads(json.dumps(document))

@@ -52,12 +52,19 @@ class ArraySource:
         world_size: int = 1,
         image_size: int | None = None,
         skip_batches: int = 0,
+        balanced: bool = False,
     ) -> Iterator[Iterator[ArrayBatch]]:
         for epoch in range(start, stop):
-            yield self._epoch(epoch, batch_size, rank, world_size, skip_batches if epoch == start else 0)
+            rng = rng_for(0, "order", epoch)
+            order = rng.permutation(self.num_train)
+            if balanced:
+                counts = np.bincount(self.labels)
+                order = rng.choice(self.num_train, self.num_train, p=1 / counts[self.labels] / np.count_nonzero(counts))
+            yield self._epoch(order, batch_size, rank, world_size, skip_batches if epoch == start else 0)
 
-    def _epoch(self, epoch: int, batch_size: int, rank: int, world_size: int, skip: int) -> Iterator[ArrayBatch]:
-        order = rng_for(0, "order", epoch).permutation(self.num_train)
+    def _epoch(
+        self, order: npt.NDArray[np.int64], batch_size: int, rank: int, world_size: int, skip: int
+    ) -> Iterator[ArrayBatch]:
         for first in range(skip * batch_size, self.num_train, batch_size):
             rows = np.array_split(order[first : first + batch_size], world_size)[rank]
             yield ArrayBatch(self.images[rows], self.labels[rows])
