@@ -8,6 +8,7 @@ The type of a split says what may be done with it: an augmenting or sampling fun
 from __future__ import annotations
 
 import datetime
+import fcntl
 import getpass
 import json
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.artifacts.store import Artifact, write_atomic
+from autodl_ray.errors import BundleError, StoreError
 
 __all__ = [
     "BoxTable",
@@ -166,18 +168,50 @@ class SealedSplit:
     _samples: TestSamples
 
     def open(self, record: Path, *, purpose: str) -> TestSamples:
-        """Open the split and write down who, when and what for.
+        """Open the split and write down who, when and what for; what cannot be written down is not opened.
+
+        Several processes may open at once: each opening is written, and one for the same purpose only once.
 
         Args:
-            record: JSON file that keeps the openings; an opening for the same purpose is not written twice.
+            record: JSON file that keeps the openings.
             purpose: What is measured, e.g. the id of the model.
+
+        Raises:
+            BundleError: The record is there and cannot be read.
+            StoreError: The record cannot be written.
         """
-        rows = json.loads(record.read_text()) if record.exists() else []
-        if not any(row["purpose"] == purpose for row in rows):
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            rows.append({"who": _user(), "when": now, "purpose": purpose})
-            write_atomic(record, json.dumps(rows, indent=1) + "\n")
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with record.with_name(f".{record.name}.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                rows = _openings(record)
+                if not any(row["purpose"] == purpose for row in rows):
+                    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                    rows.append({"who": _user(), "when": now, "purpose": purpose})
+                    write_atomic(record, json.dumps(rows, indent=1) + "\n")
+        except OSError as error:
+            raise StoreError(
+                "The opening of the test split cannot be written down.", seen=f"{record}: {error}"
+            ) from error
         return self._samples
+
+
+def _openings(record: Path) -> list[dict[str, str]]:
+    try:
+        rows: list[dict[str, str]] = json.loads(record.read_text(encoding="utf-8"))
+        if all(isinstance(row["purpose"], str) for row in rows):
+            return rows
+        problem = "a row has no purpose"
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, KeyError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise BundleError(
+        "The record of who opened the test split is damaged.",
+        seen=f"{record}: {problem}",
+        accepted="a list of {who, when, purpose}",
+        hint="put it back from a copy, or move it away and say so where the result is reported",
+    )
 
 
 def _user() -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import getpass
 import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from autodl_ray.artifacts import SealedSplit, TestSamples, TrainSamples, ValSamples
+from autodl_ray.errors import BundleError, StoreError
 
 
 def parts(folder: Path) -> tuple[Path, np.ndarray, tuple[str, ...], np.ndarray, tuple[str, ...]]:  # type: ignore[type-arg]
@@ -33,9 +36,10 @@ def test_a_part_of_the_training_split_keeps_its_ids(tmp_path: Path) -> None:
     assert part.labels.tolist() == [1, 1]
 
 
-def test_only_the_training_split_can_be_resampled(tmp_path: Path) -> None:
+def test_a_part_of_a_split_is_of_its_kind_and_the_test_split_has_none(tmp_path: Path) -> None:
     given = parts(tmp_path)
-    assert not hasattr(ValSamples(*given), "take")
+    assert type(ValSamples(*given).take([0])) is ValSamples
+    assert type(TrainSamples(*given).take([0])) is TrainSamples
     assert not hasattr(TestSamples(*given), "take")
 
 
@@ -60,3 +64,41 @@ def test_a_user_without_a_name_can_open(tmp_path: Path, monkeypatch: pytest.Monk
     samples = TestSamples(*parts(tmp_path))
     SealedSplit(4, samples).open(tmp_path / "o.json", purpose="p")
     assert json.loads((tmp_path / "o.json").read_text())[0]["who"].startswith("uid ")
+
+
+def _open_often(folder: Path, start: Any, purposes: list[str]) -> None:
+    samples = TestSamples(folder, np.arange(0), (), np.arange(0), ())
+    start.wait()
+    for purpose in purposes:
+        SealedSplit(0, samples).open(folder / "run" / "openings.json", purpose=purpose)
+
+
+def test_processes_that_open_at_once_lose_no_opening(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(2)
+    purposes = [["shared", *(f"{who} {i}" for i in range(40)), "shared"] for who in range(2)]
+    processes = [spawn.Process(target=_open_often, args=(tmp_path, start, mine)) for mine in purposes]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    written = [row["purpose"] for row in json.loads((tmp_path / "run" / "openings.json").read_text())]
+    assert sorted(written) == sorted({purpose for mine in purposes for purpose in mine})
+
+
+@pytest.mark.parametrize("text", ["[{", "[1]", "{}x", '[{"who": "me"}]', "3"])
+def test_a_damaged_record_keeps_the_split_closed(tmp_path: Path, text: str) -> None:
+    record = tmp_path / "o.json"
+    record.write_text(text)
+    with pytest.raises(BundleError, match="record of who opened the test split is damaged") as caught:
+        SealedSplit(4, TestSamples(*parts(tmp_path))).open(record, purpose="p")
+    assert "who, when, purpose" in str(caught.value)
+    assert record.read_text() == text
+
+
+def test_what_cannot_be_written_down_is_not_opened(tmp_path: Path) -> None:
+    samples = TestSamples(*parts(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written down"):
+        SealedSplit(4, samples).open(tmp_path / "file" / "o.json", purpose="p")
