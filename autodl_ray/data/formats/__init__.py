@@ -7,17 +7,24 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autodl_ray.data.formats.base import Format
+from autodl_ray.data.formats.coco import COCO
 from autodl_ray.data.formats.detecting import Alternative, Detection, detect_in
+from autodl_ray.data.formats.idx import IDX
 from autodl_ray.data.formats.imagefolder import IMAGEFOLDER, read_imagefolder
 from autodl_ray.data.formats.opening import open_place
 from autodl_ray.data.formats.table import PARQUET, TABLE
+from autodl_ray.data.formats.voc import VOC
+from autodl_ray.data.formats.webdataset import WEBDATASET
 from autodl_ray.data.formats.writing import Progress, Written, write_listing
+from autodl_ray.data.formats.yolo import YOLO
 from autodl_ray.data.records import Listing
 from autodl_ray.errors import DatasetError, near_names
 
 __all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "detect", "read", "write"]
 
-FORMATS: Mapping[str, Format] = MappingProxyType({f.name: f for f in (IMAGEFOLDER, TABLE, PARQUET)})
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {f.name: f for f in (VOC, COCO, YOLO, IDX, WEBDATASET, IMAGEFOLDER, TABLE, PARQUET)}
+)
 """All formats by name; of two that are equally likely the first is taken."""
 
 

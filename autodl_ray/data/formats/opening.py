@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autodl_ray.data.archives import ARCHIVE_SUFFIXES, decompress, unpack
+from autodl_ray.data.formats.cached import build_once, content_key
 from autodl_ray.data.formats.walk import open_root
+from autodl_ray.data.formats.webdataset import is_webdataset
+from autodl_ray.data.remote_folder import fetch_folder, is_remote
 
 __all__ = ["open_place"]
 
@@ -12,10 +16,42 @@ __all__ = ["open_place"]
 def open_place(path: str | Path, *, cache: Path) -> tuple[Path, str]:
     """Return a file or folder on this machine, and what was done to have it (empty for nothing).
 
+    An archive is unpacked once for each content; a tar of the kind WebDataset is read as it is.
+
     Raises:
         DatasetError: There is no such place, or it cannot be opened.
+        StoreError: The cache cannot be written.
     """
+    if is_remote(path):
+        found = fetch_folder(str(path), cache)
+        done = f"remote folder, {found.fetched} of {found.files} files fetched"
+        archive = _only_archive(found.folder)
+        return (_open_archive(archive, cache)[0], done) if archive else (found.folder, done)
     place = Path(path).expanduser()
-    if place.is_file():
-        return place.resolve(), ""
-    return open_root(path), ""
+    if not place.is_file():
+        return open_root(path), ""
+    place = place.resolve()
+    return _open_archive(place, cache) if place.name.lower().endswith(ARCHIVE_SUFFIXES) else (place, "")
+
+
+def _only_archive(folder: Path) -> Path | None:
+    names = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    is_archive = len(names) == 1 and names[0].is_file() and names[0].name.lower().endswith(ARCHIVE_SUFFIXES)
+    return names[0] if is_archive else None
+
+
+def _open_archive(archive: Path, cache: Path) -> tuple[Path, str]:
+    name = archive.name.lower()
+    if not name.endswith(".zip") and is_webdataset(archive):
+        if name.endswith(".tar"):
+            return archive, ""
+        plain = f"{archive.name.split('.', 1)[0] or 'data'}.tar"
+        folder = cache / "tars" / content_key(archive, cache)
+        return build_once(folder, lambda target: decompress(archive, target / plain)) / plain, "tar, decompressed"
+    folder = cache / "unpacked" / content_key(archive, cache)
+    build_once(folder, lambda target: _unpack(archive, target))
+    return folder, f"{'zip' if name.endswith('.zip') else 'tar'} archive, unpacked"
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    unpack(archive, target)
