@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.imagefolder import some
+from autodl_ray.data.records import some
 from autodl_ray.errors import DatasetError
 from autodl_ray.spec import SplitSpec
 

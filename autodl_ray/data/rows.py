@@ -97,7 +97,8 @@ def find_plain_faults(table: Table, listing: Listing) -> dict[str, Any]:
     """
     unreadable = [(row.path, row.problem) for row in table.rows if row.problem]
     unreadable += [(problem.path, problem.reason) for problem in listing.problems]
-    duplicates = _duplicates(table.rows)
+    placed = [row for row in table.rows if row.split is not None]
+    duplicates = _duplicates(placed or table.rows)  # what was left out for its twin is said below "dropped"
     conflicts = [d for d in duplicates if len(d["labels"]) > 1]
     warnings = [*listing.notes, *table.division.notes]
     if unreadable:
