@@ -37,13 +37,13 @@ class AugmentPolicy:
 
     @classmethod
     def parse(cls, what: str, *, magnitude: float = AS_WRITTEN) -> AugmentPolicy:
-        """Return the ready policy of that name, or read a policy file.
+        """Return the ready policy of that name, or read a policy file, or the text that :attr:`text` gave.
 
         No ready policy flips or crops pictures of at most 64 px a side, such as digits: they are shifted instead.
 
         Args:
             what: ``none``, ``light``, ``strong``, ``tiny``, ``auto_augment``, ``rand_augment``, ``trivial_augment``,
-                ``augmix``, or the path of a YAML file (see jobs/augment.yaml).
+                ``augmix``, the path of a YAML file (see jobs/augment.yaml), or a policy itself, as JSON.
             magnitude: Strength of a ready policy, in [0, 1]: 0.5 is the policy as written, 1 twice its ranges (where
                 the operations allow it), 0 the least. A file is always done as it is written.
 
@@ -56,6 +56,8 @@ class AugmentPolicy:
         if what in PRESETS:
             steps, tiny_steps = PRESETS[what](magnitude)
             return cls(what, steps, tiny_steps)
+        if what.startswith("{"):
+            return cls._of("policy", read_yaml(what, source="the policy"))
         path = Path(what).expanduser()
         return cls._of(path.stem, read_yaml(_text(path, what), source=path.name))
 
@@ -80,10 +82,14 @@ class AugmentPolicy:
         return document
 
     @property
+    def text(self) -> str:
+        """The steps as one line of JSON, which :meth:`parse` reads: a policy that needs no file beside it."""
+        return json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"))
+
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits that are equal for equal steps, on every machine; the name does not count."""
-        text = json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()
 
     @property
     def is_empty(self) -> bool:

@@ -11,6 +11,7 @@ from autodl_ray.cli.console import Console
 from autodl_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from autodl_ray.augment import AugmentPolicy
     from autodl_ray.augment.sheet import Tile
     from autodl_ray.images import Fit, ImageArray
 
@@ -165,7 +166,7 @@ def _picture(path: Path) -> ImageArray:
 
 
 def _tiles(
-    policy: Any, image: ImageArray, boxes: list[str], *, count: int, size: int, fit: Fit, seed: int
+    policy: AugmentPolicy, image: ImageArray, boxes: list[str], *, count: int, size: int, fit: Fit, seed: int
 ) -> list[Tile]:
     import numpy as np
 
@@ -221,7 +222,7 @@ def bench(
 
         autodl augment bench strong --image photo.jpg --json
     """
-    from autodl_ray.augment import CATALOGUE, AugmentPolicy
+    from autodl_ray.augment import CATALOGUE
     from autodl_ray.augment.timing import example_picture, operation_speeds, policy_speed
 
     console: Console = context.obj
@@ -230,7 +231,7 @@ def bench(
         names = (policy,) if policy else ()
         found = list(operation_speeds(picture, size=size, seconds=seconds, names=names, rival=albumentations))
     else:
-        made = AugmentPolicy.parse(policy, magnitude=magnitude)
+        made = _policy_or_operation(policy, magnitude)
         found = [policy_speed(made, picture, size=size, seconds=seconds)]
     rival = ["albumentations"] if albumentations else []
     console.table(
@@ -248,6 +249,18 @@ def bench(
             ],
         }
     )
+
+
+def _policy_or_operation(word: str, magnitude: float) -> AugmentPolicy:
+    """Read a policy; where the word is none, say which operations are near as well."""
+    from autodl_ray.augment import CATALOGUE, AugmentPolicy
+    from autodl_ray.errors import near_names
+
+    try:
+        return AugmentPolicy.parse(word, magnitude=magnitude)
+    except InputError as error:
+        error.hint = error.hint or near_names(word, CATALOGUE)
+        raise
 
 
 def _rate(value: float | None) -> str:

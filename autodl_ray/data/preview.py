@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ def write_train_batch(batch: Shown, classes: Sequence[str], path: Path, *, most:
         sheet.save(hidden, format="PNG")
         hidden.replace(path)
     except OSError as error:
-        hidden.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            hidden.unlink()
         raise StoreError("The picture of a training batch cannot be written.", seen=f"{path}: {error}") from error
 
 

@@ -90,6 +90,7 @@ def test_plain_data(text: str) -> None:
     again = AugmentPolicy.from_document(document, name=made.name)
     assert again == made
     assert again.digest == made.digest
+    assert AugmentPolicy.parse(made.text).digest == made.digest
     assert pickle.loads(pickle.dumps(made)) == made
     assert b"albumentations" not in pickle.dumps(made)
     hash(made)
