@@ -98,6 +98,7 @@ def keep_snapshot(
     findings: Mapping[str, Any],
     context: Context,
     name: str,
+    parent: str | None = None,
     tag: str | None = None,
     message: str = "",
     source: str = "",
@@ -112,6 +113,7 @@ def keep_snapshot(
         findings: What was noticed, as JSON.
         context: Store, progress.
         name: Of the data set.
+        parent: The version it was made from; None: the newest one of that name.
         tag: Names the version.
         message: What there is to say about it.
         source: The address as it was given.
@@ -128,7 +130,7 @@ def keep_snapshot(
         findings = {**findings, "side_files": keep_side_files(listing, packs)}
         return _keep(
             rows, classes=classes, findings=findings, packs=packs, context=context, name=name, tag=tag,
-            message=message, source=source, force=force,
+            message=message, source=source, force=force, parent=parent,
         )  # fmt: skip
 
 
@@ -198,6 +200,7 @@ def _keep(
     message: str,
     source: str,
     force: bool,
+    parent: str | None = None,
 ) -> Snapshot:
     """Packs first, then the artifact, then the entry, then the tag: each is of use only when those before are whole."""
     if packs is not None:
@@ -207,7 +210,7 @@ def _keep(
     version = str(artifact.meta["version"])
     known = {entry.version: entry for entry in refs.entries()}.get(version)
     entry = new_entry(
-        version, f"datasets/{artifact.path.name}", name=name, parent=refs.parent_of(name, version), message=message,
+        version, f"datasets/{artifact.path.name}", name=name, parent=parent or refs.parent_of(name, version), message=message,
         source="" if Path(source).is_absolute() else source, copied=packs is not None, facts=_facts(artifact),
     )  # fmt: skip
     if known is None or message or (entry.copied and not known.copied) or refs.resolve("latest").version != version:
