@@ -16,7 +16,7 @@ from autodl_ray.data.cleaning.cheap import cheap_findings, sorted_findings
 from autodl_ray.data.cleaning.deep import packaged_backbone
 from autodl_ray.data.cleaning.descriptors import gradient_features, pixel_features
 from autodl_ray.data.cleaning.findings import Finding, Report, finding
-from autodl_ray.data.cleaning.labels import find_label_errors
+from autodl_ray.data.cleaning.labels import find_label_errors, settle_conflicts
 from autodl_ray.data.cleaning.looks import find_odd_looks
 from autodl_ray.data.cleaning.measures import Measures, measure
 from autodl_ray.data.cleaning.model import Judgement, group_numbers, judge, neighbours
@@ -143,6 +143,7 @@ def _by_models(
     chosen, some = [positions[row] for row in rows], measures.take(rows)
     judgement = judge(_features(some), numbers, groups[rows], num_classes=len(names), seed=context.seed)
     work.model.update(_told(judgement, len(rows), names))
+    work.findings[:] = settle_conflicts(work.findings, subject, chosen, names, judgement)
     work.findings += find_label_errors(subject, chosen, numbers, names, judgement)
     work.findings += find_outliers(subject, chosen, judgement.distances, features=judgement.features)
 
