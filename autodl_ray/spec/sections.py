@@ -22,6 +22,7 @@ from pydantic import (
 from autodl_ray.errors import near_names
 
 __all__ = [
+    "AUGMENTS",
     "Choice",
     "DataSpec",
     "Domain",
@@ -38,6 +39,9 @@ __all__ = [
     "TuneSpec",
     "parse_seconds",
 ]
+
+AUGMENTS = ("auto", "none", "light", "strong", "tiny", "auto_augment", "rand_augment", "trivial_augment", "augmix")
+"""Words for ``train.augment``; anything else is the path of a policy file."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -231,6 +235,14 @@ class TrainSpec(Section):
     gpus_per_worker: NonNegativeFloat | Literal["auto"] = Field(
         "auto", description="auto: 1 where there is one, else 0"
     )
+
+    @field_validator("augment")
+    @classmethod
+    def _word_or_path(cls, value: str) -> str:
+        if value in AUGMENTS or any(mark in value for mark in "./\\"):
+            return value
+        near = near_names(value, AUGMENTS) or f"known: {', '.join(AUGMENTS)}"
+        raise ValueError(f"{value!r} is neither a ready policy nor the path of a YAML file; {near}")
 
 
 def _misfits(key: str, domain: Float | Int | Choice) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from autodl_ray.augment.policy import AugmentPolicy
 from autodl_ray.augment.presets import PRESETS
 from autodl_ray.errors import SpecError
 from autodl_ray.images import Preprocess
@@ -38,7 +38,7 @@ class FitConfig:
         dropout: Before the head.
         schedule: ``one_cycle``, ``cosine`` or ``constant``.
         ema_decay: Of the moving average of the weights; 0: off.
-        augment: Name of a ready policy (see :mod:`autodl_ray.augment.presets`), or the path of a policy file.
+        augment: Name of a ready policy (see :mod:`autodl_ray.augment.presets`), or a policy itself, as JSON.
         augment_magnitude: Strength of a ready policy, in [0, 1]; 0.5: as written.
         mixup: alpha of MixUp; 0: off.
         cutmix: alpha of CutMix; 0: off.
@@ -132,6 +132,9 @@ def resolve(
         metric: Which validation score makes an epoch the best.
         class_weights: Of the loss; None: all count alike.
         balanced: Draw training samples of rare classes more often.
+
+    Raises:
+        SpecError: The policy file cannot be read, or has mistakes (all listed).
     """
     return FitConfig(
         model=entry.name,
@@ -167,7 +170,7 @@ def _peak_lr(entry: ZooEntry, weights: str) -> float:
 
 
 def _augment(wanted: str, entry: ZooEntry) -> str:
+    """Return the name of a ready policy, or what is in the file: a worker may not see the file, and it may change."""
     if wanted == "auto":
         return entry.augment
-    # A worker has another working folder than the driver.
-    return wanted if wanted in PRESETS else str(Path(wanted).expanduser().resolve())
+    return wanted if wanted in PRESETS else AugmentPolicy.parse(wanted).text

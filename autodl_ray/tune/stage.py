@@ -201,7 +201,8 @@ class _Sweep:
     def _defaults(self) -> dict[str, Any]:
         """The params of trial 0: what the defaults are for the searched fields, so that no trial repeats them."""
         resolved, base = self.settings({}), self.inputs.base.model_dump()
-        return {name: getattr(resolved, name, base[name]) for name in sorted(self.inputs.param_space)}
+        given = {name: base[name] for name in sorted(self.inputs.param_space)}
+        return {name: getattr(resolved, name, value) if value == "auto" else value for name, value in given.items()}
 
     def train(self, engine: Engine, plan: ResourcePlan) -> None:
         from autodl_ray.tune.ray_tune import TrialJob, run_trials

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from autodl_ray.augment import AugmentPolicy
+from autodl_ray.errors import SpecError
 from autodl_ray.images import Preprocess
 from autodl_ray.models.zoo import ZOO
 from autodl_ray.spec.sections import TrainSpec
@@ -44,8 +48,22 @@ def test_what_is_given_wins() -> None:
     assert (made.lr, made.head_lr_factor, made.augment, made.dropout) == (0.1, 2.0, "strong", 0.0)
 
 
-def test_policy_path_becomes_absolute() -> None:
-    assert Path(config(augment="policy.yaml").augment).is_absolute()
+def test_a_policy_file_is_read_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("policies: [{transform: {name: Invert}, probability: 0.5}]")
+    made = config(augment=str(file))
+    assert str(tmp_path) not in made.augment
+    wanted = AugmentPolicy.parse(str(file))
+    file.unlink()  # a worker on another machine does not see it
+    assert AugmentPolicy.parse(made.augment).steps == wanted.steps
+    assert FitConfig.from_json(json.loads(json.dumps(made.to_json()))) == made
+    with pytest.raises(SpecError, match="neither a preset nor a file"):
+        config(augment=str(file))
+
+
+def test_mixing_and_magnitude_are_taken_over() -> None:
+    made = config(mixup=0.2, cutmix=1.0, augment="rand_augment", augment_magnitude=0.7)
+    assert (made.mixup, made.cutmix, made.augment, made.augment_magnitude) == (0.2, 1.0, "rand_augment", 0.7)
 
 
 def test_json_round_trip() -> None:
