@@ -10,12 +10,14 @@ from pathlib import Path
 
 from autodl_ray import data
 from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
-from autodl_ray.errors import AutoDLError, RunInterrupted, StageError
+from autodl_ray.errors import AutoDLError, DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
 from autodl_ray.pipeline.planner import Action, Observation, decide
+from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
-from autodl_ray.pipeline.steps import Run, choose_network, finish, quick_model, ranked, search
+from autodl_ray.pipeline.state import Run, choose_network, ranked
+from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
 from autodl_ray.spec import ExperimentSpec
@@ -59,6 +61,7 @@ def run(
     with interruptible(stop, say=progress.say, kill_now=kill_ray_now):
         try:
             version = data.run(spec.data, context=scout)
+            _check_task(version)
             name = run_name(spec, version)
             record = RunRecord(store.folder(name))
             with record.attempt():
@@ -82,6 +85,16 @@ def _check_model(spec: ExperimentSpec) -> None:
 
     if spec.model.name != "auto":
         find_entry(spec.model.name)
+
+
+def _check_task(version: DatasetVersion) -> None:
+    if version.train.boxes is not None:
+        raise DatasetError(
+            "The pictures have boxes instead of one label each; `autodl run` trains classifiers so far.",
+            seen=f"{len(version.train.boxes.labels)} boxes in {len(version.train)} training pictures",
+            accepted="pictures with one label each",
+            hint="the data side is there for boxes too: autodl data check, snapshot, convert",
+        )
 
 
 def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:

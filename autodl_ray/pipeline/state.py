@@ -1,0 +1,106 @@
+"""What the steps of a run share: the data, the network, the stream, and the models that may win."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodl_ray.artifacts import DatasetVersion
+from autodl_ray.data.stream import StreamSource
+from autodl_ray.images import Preprocess
+from autodl_ray.pipeline.feeding import Balanced, balance, open_stream
+from autodl_ray.pipeline.result import LeaderboardRow
+from autodl_ray.runtime import Context
+from autodl_ray.runtime.cluster import ensure_ray
+from autodl_ray.spec import ExperimentSpec
+
+if TYPE_CHECKING:
+    from autodl_ray.models.zoo import ZooEntry
+
+__all__ = ["Contender", "Network", "Run", "choose_network", "ranked"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model of the zoo as this run uses it."""
+
+    entry: ZooEntry
+    preprocess: Preprocess
+    weights: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that may win: where its weights lie and how it did on the validation split."""
+
+    network: Network
+    weights_file: Path
+    row: LeaderboardRow
+    curve: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass
+class Run:
+    """What the steps of one attempt share.
+
+    Attributes:
+        spec: What is wanted.
+        context: The surroundings.
+        version: The data.
+        network: The model that is searched and trained.
+        contenders: The best model of each step so far.
+        rows: The leaderboard so far.
+        speeds: Measured: infer_per_s, export_s, train_per_s.
+    """
+
+    spec: ExperimentSpec
+    context: Context
+    version: DatasetVersion
+    network: Network
+    contenders: list[Contender] = field(default_factory=list)
+    rows: list[LeaderboardRow] = field(default_factory=list)
+    speeds: dict[str, float] = field(default_factory=dict)
+    head_init: Path | None = None
+    _source: StreamSource | None = None
+    _balanced: Balanced | None = None
+
+    @property
+    def source(self) -> StreamSource:
+        """The stream of training batches; made when the first trial needs it."""
+        if self._source is None:
+            ensure_ray(Path(self.context.store.root))
+            self._source = open_stream(
+                self.version,
+                self.network.preprocess,
+                seed=self.spec.seed,
+                max_unreadable=self.spec.data.max_unreadable,
+            )
+        return self._source
+
+    @property
+    def balanced(self) -> Balanced:
+        """What is done about unequal classes; decided once, and said."""
+        if self._balanced is None:
+            self._balanced = balance(self.spec.data, self.version, context=self.context)
+        return self._balanced
+
+    def best(self) -> Contender:
+        """Return the contender with the best validation metric (ties: the cheaper one)."""
+        metric = self.spec.tune.metric
+        if metric == "loss":
+            metric = "accuracy"
+        return max(self.contenders, key=lambda c: (round(getattr(c.row, metric), 6), -c.row.seconds))
+
+
+def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
+    """Choose model, input and weights for the pictures of ``version``."""
+    from autodl_ray.models.zoo import choose
+
+    return Network(*choose(spec.model, version.image_size))
+
+
+def ranked(rows: list[LeaderboardRow]) -> list[LeaderboardRow]:
+    """Return the leaderboard, best validation accuracy first."""
+    return sorted(rows, key=lambda r: (-round(r.accuracy, 6), r.seconds))
