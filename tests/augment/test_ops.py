@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodl_ray.augment import CATALOGUE, Op, Target
@@ -17,8 +23,10 @@ from autodl_ray.augment.ops.dropout import RandomErasing
 from autodl_ray.augment.ops.mirrors import HorizontalFlip, VerticalFlip
 from autodl_ray.augment.ops.noise import GaussianNoise
 from autodl_ray.augment.ops.warps import RandomRotate
+from autodl_ray.augment.scene import Scene, apply_op
 from autodl_ray.images import ImageArray
 
+ROOT = Path(__file__).parents[2]
 TARGET = Target(16, fill=(1, 2, 3))
 
 
@@ -31,14 +39,7 @@ def once(op: Op, image: ImageArray, seed: int = 0) -> ImageArray:
 
 
 @pytest.mark.parametrize("name", list(CATALOGUE))
-def test_the_name_is_the_class(name: str) -> None:
-    assert CATALOGUE[name].__name__ == name
-    assert CATALOGUE[name].__doc__
-    assert all(field.description for field in CATALOGUE[name].model_fields.values())
-    assert list(CATALOGUE) == sorted(CATALOGUE)
-
-
-@pytest.mark.parametrize("name", list(CATALOGUE))
+@settings(deadline=None)  # the first use of some loads albumentations
 @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_every_operation_on_every_size(name: str, height: int, width: int, seed: int) -> None:
     image = noise(height, width)
@@ -51,6 +52,63 @@ def test_every_operation_on_every_size(name: str, height: int, width: int, seed:
     assert result.size > 0
     assert np.array_equal(image, before)
     assert np.array_equal(once(pickle.loads(pickle.dumps(op)), image, seed), result)
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE))
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (33, 47), (224, 224)])
+def test_a_scene_of_every_size(name: str, height: int, width: int) -> None:
+    image = noise(height, width)
+    boxes = np.array([[0, 0, width, height]], dtype=np.float32)
+    scene = Scene(image, image[:, :, 0].copy(), boxes, np.array([7]))
+    op = CATALOGUE[name]()
+    for seed in range(3):
+        drawn = op.draw(random.Random(seed), height, width)
+        moved = apply_op(op, scene, drawn, TARGET)
+        assert np.ascontiguousarray(moved.image).shape == moved.image.shape
+        assert moved.image.dtype == np.uint8
+        assert moved.mask is not None
+        assert moved.mask.shape == moved.image.shape[:2]
+        assert moved.mask.dtype == np.uint8
+        assert np.array_equal(apply_op(op, scene, drawn, TARGET).image, moved.image)
+        assert np.array_equal(image, noise(height, width))
+        assert moved.labels is not None
+        assert set(moved.labels.tolist()) <= {7}
+        if height == width == 224:
+            assert len(moved.labels) == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(CATALOGUE) - {"ColorJitter"}))  # whose defaults change nothing
+def test_every_operation_does_something(name: str) -> None:
+    coarse = np.random.default_rng(5).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = np.asarray(cv2.resize(coarse, (60, 40), interpolation=cv2.INTER_CUBIC) // 2 + 60, dtype=np.uint8)
+    results = [once(CATALOGUE[name](), image, seed) for seed in range(8)]
+    assert any(result.shape != image.shape or not np.array_equal(result, image) for result in results)
+
+
+def test_what_is_behind_the_catalogue_is_the_same_in_every_thread_and_process() -> None:
+    names = ("RandomRain", "RandomSnow", "RandomSunFlare", "Superpixels")
+    here = [digest(name, seed) for name in names for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(digest, np.repeat(names, 4), list(range(4)) * len(names))) == here
+    program = (
+        "import sys; from tests.augment.test_ops import digest\n"
+        f"print([digest(name, seed) for name in {names} for seed in range(4)])\n"
+    )
+    there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert there.stdout.strip() == str(here)
+    assert len(set(here)) == len(here)
+
+
+def digest(name: str, seed: int) -> str:
+    return hashlib.sha256(once(CATALOGUE[name](), noise(40, 50), seed).tobytes()).hexdigest()[:12]
+
+
+def test_the_catalogue_loads_neither_albumentations_nor_scipy() -> None:
+    program = (
+        "import sys, autodl_ray.augment; print([m for m in ('albumentations', 'scipy', 'torch') if m in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert loaded.stdout.strip() == "[]"
 
 
 @given(

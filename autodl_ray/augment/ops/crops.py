@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from autodl_ray.augment.op import Drawn, Target
-from autodl_ray.augment.ops.fields import Border, Parts, Positives, Shares
+from autodl_ray.augment.ops.fields import Border, Parts, Positives, Shares, Signeds
 from autodl_ray.augment.ops.moving import Window, Windowed
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "RandomShift",
     "Resize",
     "ShortestSide",
+    "TranslateX",
+    "TranslateY",
 ]
 
 _Side = Annotated[int, Field(ge=1, le=4096)]
@@ -152,9 +154,39 @@ class RandomShift(Windowed):
 
     def window(self, drawn: Drawn, height: int, width: int, target: Target) -> Window:
         """Shift by whole pixels; at least one row and one column of the picture stay."""
-        down = max(1 - height, min(int(drawn[0]), height - 1))
-        right = max(1 - width, min(int(drawn[1]), width - 1))
-        return Window(-down, -right, height, width, height, width)
+        return _shifted(height, width, down=int(drawn[0]), right=int(drawn[1]))
+
+
+def _shifted(height: int, width: int, *, down: int = 0, right: int = 0) -> Window:
+    down, right = max(1 - height, min(down, height - 1)), max(1 - width, min(right, width - 1))
+    return Window(-down, -right, height, width, height, width)
+
+
+class TranslateX(Windowed):
+    """Shift the picture right (above 0) or left, by whole pixels."""
+
+    share: Signeds = Field((-0.1, 0.1), description="shift as a share of the side, as [low, high] in [-1, 1]")
+    border: Border = Field("fill", description="edge (repeat the edge's pixels) or fill (the mean colour)")
+
+    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """Return (share,)."""
+        return (rng.uniform(*self.share),)
+
+    def border_of(self, target: Target) -> tuple[int, int, int] | None:
+        """As ``border`` says."""
+        return target.fill if self.border == "fill" else None
+
+    def window(self, drawn: Drawn, height: int, width: int, target: Target) -> Window:
+        """To the side; at least one column of the picture stays."""
+        return _shifted(height, width, right=round(drawn[0] * width))
+
+
+class TranslateY(TranslateX):
+    """Shift the picture down (above 0) or up, by whole pixels."""
+
+    def window(self, drawn: Drawn, height: int, width: int, target: Target) -> Window:
+        """Down or up; at least one row of the picture stays."""
+        return _shifted(height, width, down=round(drawn[0] * height))
 
 
 class RandomScale(Windowed):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ __all__ = ["through_albumentations"]
 def through_albumentations(name: str, image: ImageArray, *, seed: float, **params: Any) -> ImageArray:
     """Do an albumentations transform that leaves positions as they are.
 
-    The transform is made for this one picture, so that nothing of it is in a policy, a pickle or another thread.
+    Each picture gets a copy of the transform with a random state of its own, so that threads do not meet in it, and
+    nothing of it is in a policy or a pickle.
 
     Args:
         name: Of its class.
@@ -23,9 +26,14 @@ def through_albumentations(name: str, image: ImageArray, *, seed: float, **param
         seed: Decides everything random in it.
         params: Of the transform.
     """
+    transform = copy.copy(_made(name, tuple(params.items())))
+    transform.set_random_seed(int(seed))
+    return np.asarray(transform(image=image.copy())["image"], dtype=np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _made(name: str, params: tuple[tuple[str, Any], ...]) -> Any:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
     import albumentations
 
-    transform = getattr(albumentations, name)(p=1.0, **params)
-    transform.set_random_seed(int(seed))
-    return np.asarray(transform(image=image.copy())["image"], dtype=np.uint8)
+    return getattr(albumentations, name)(p=1.0, **dict(params))

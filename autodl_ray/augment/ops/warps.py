@@ -1,4 +1,4 @@
-"""Operations that keep straight lines straight: turn, shear, shift, zoom, perspective."""
+"""Operations that keep straight lines straight: turn, shear, zoom, perspective."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from autodl_ray.augment.op import Boxes, Drawn, Mask, Target
-from autodl_ray.augment.ops.fields import Angle, Angles, Border, Leans, Positives, Signeds
+from autodl_ray.augment.ops.fields import Angle, Angles, Border, Leans, Positives
 from autodl_ray.augment.ops.mirrors import quarter_turns
 from autodl_ray.augment.ops.moving import Floats, Warp, Warped, mirror, mirror_boxes
 from autodl_ray.images import ImageArray
@@ -24,8 +24,6 @@ __all__ = [
     "SafeRotate",
     "ShearX",
     "ShearY",
-    "TranslateX",
-    "TranslateY",
 ]
 
 
@@ -131,34 +129,6 @@ class ShearY(ShearX):
         """Around the centre."""
         lean = np.array([[1, 0], [math.tan(math.radians(drawn[0])), 1]])
         return Warp(_around_centre(lean, height, width), height, width)
-
-
-class TranslateX(Warped):
-    """Shift the picture right (above 0) or left."""
-
-    share: Signeds = Field((-0.1, 0.1), description="shift as a share of the width, as [low, high] in [-1, 1]")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (share,)."""
-        return (rng.uniform(*self.share),)
-
-    def warp(self, drawn: Drawn, height: int, width: int) -> Warp:
-        """By whole pixels."""
-        return Warp(_around_centre(np.eye(2), height, width, (round(drawn[0] * width), 0)), height, width)
-
-
-class TranslateY(Warped):
-    """Shift the picture down (above 0) or up."""
-
-    share: Signeds = Field((-0.1, 0.1), description="shift as a share of the height, as [low, high] in [-1, 1]")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (share,)."""
-        return (rng.uniform(*self.share),)
-
-    def warp(self, drawn: Drawn, height: int, width: int) -> Warp:
-        """By whole pixels."""
-        return Warp(_around_centre(np.eye(2), height, width, (0, round(drawn[0] * height))), height, width)
 
 
 class RandomZoom(Warped):
