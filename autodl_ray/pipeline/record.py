@@ -16,7 +16,9 @@ from typing import Any
 from autodl_ray.artifacts import write_atomic
 from autodl_ray.errors import StoreError
 from autodl_ray.pipeline.planner import Action
+from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.spec import ExperimentSpec, difference
+from autodl_ray.spec.sections import AUGMENTS
 
 __all__ = ["RunRecord", "identity_digest"]
 
@@ -150,8 +152,15 @@ class RunRecord:
 
 
 def identity_digest(spec: ExperimentSpec, dataset_id: str) -> str:
-    """Return a sha256 (hex) over what makes a run this run: its spec without name and budget, and its data."""
-    content = json.dumps([_identity(spec.model_dump(mode="json")), dataset_id], sort_keys=True)
+    """Return a sha256 (hex) over what makes a run this run: its spec without name and budget, its policies, its data.
+
+    Raises:
+        SpecError: A policy file cannot be read.
+    """
+    files = {word: digest for word, digest in read_policies(spec).items() if word not in AUGMENTS}
+    content = json.dumps(
+        [_identity(spec.model_dump(mode="json")), dataset_id, *([files] if files else [])], sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
 from autodl_ray.errors import AutoDLError, DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
 from autodl_ray.pipeline.planner import Action, Observation, decide
+from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
@@ -54,6 +55,7 @@ def run(
         AutoDLError: By kind: see :mod:`autodl_ray.errors`.
     """
     _check_model(spec)
+    read_policies(spec)
     stop = StopFlag(store.folder("logs") / f"stop-{os.getpid()}")
     budget = Budget(spec.budget_s, started=started or time.time())
     scout = Context(store, "", spec.seed, budget, progress, stop)
