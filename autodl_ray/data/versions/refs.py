@@ -9,16 +9,18 @@ import os
 import re
 import time
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from autodl_ray.artifacts import Store, write_atomic
 from autodl_ray.errors import DatasetError, SpecError, StoreError, near_names
 
-__all__ = ["LATEST", "Entry", "Refs", "check_tag", "new_entry"]
+__all__ = ["LATEST", "REFS", "Entry", "Refs", "check_tag", "new_entry"]
 
 LATEST = "latest"
+REFS = "datasets/refs"
+"""Key of the list in a store."""
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ID = re.compile(r"[0-9a-f]{6,64}")
 
@@ -66,14 +68,16 @@ class Refs:
     """
 
     def __init__(self, store: Store) -> None:
-        self.history = store.folder("datasets/refs/history")
-        self.tag_folder = store.folder("datasets/refs/tags")
+        self.history = store.folder(f"{REFS}/history")
+        self.tag_folder = store.folder(f"{REFS}/tags")
 
     def entries(self) -> list[Entry]:
         """Return the entry of each version, oldest first; of several of one version the newest."""
         found = [_entry(path) for path in sorted(self.history.glob("[0-9a-f]*.json"))]
         newest = {entry.version: entry for entry in sorted(found, key=lambda entry: entry.when_ns)}
-        return sorted(newest.values(), key=lambda entry: (entry.when_ns, entry.version))
+        copied = {entry.version for entry in found if entry.copied}  # a later snapshot without a copy takes none away
+        merged = [replace(entry, copied=entry.version in copied) for entry in newest.values()]
+        return sorted(merged, key=lambda entry: (entry.when_ns, entry.version))
 
     def tags(self) -> dict[str, str]:
         """Return tag → version, sorted by tag."""
@@ -84,12 +88,16 @@ class Refs:
         name = f"{entry.version[:16]}-{entry.when_ns}-{uuid.uuid4().hex[:6]}.json"
         write_atomic(self.history / name, json.dumps(asdict(entry), indent=1, ensure_ascii=False) + "\n")
 
+    def files_of(self, version: str) -> list[Path]:
+        """Return the files of its entries, oldest first."""
+        return sorted(self.history.glob(f"{version[:16]}-*.json"), key=lambda path: path.name.split("-")[1])
+
     def forget(self, version: str) -> None:
         """Take a version out of the list, with its tags; its pictures stay until ``gc``."""
         for name, tagged in self.tags().items():
             if tagged == version:
                 self.untag(name)
-        for path in self.history.glob(f"{version[:16]}-*.json"):
+        for path in self.files_of(version):
             path.unlink(missing_ok=True)
 
     def tag(self, name: str, version: str, *, force: bool = False) -> None:
@@ -177,8 +185,17 @@ class Refs:
         return max(mine, key=lambda entry: entry.when_ns).version if mine else None
 
 
-def new_entry(version: str, key: str, *, name: str, parent: str | None, message: str, source: str, copied: bool,
-              facts: dict[str, Any]) -> Entry:  # fmt: skip
+def new_entry(
+    version: str,
+    key: str,
+    *,
+    name: str,
+    parent: str | None,
+    message: str,
+    source: str,
+    copied: bool,
+    facts: dict[str, Any],
+) -> Entry:
     """Return an entry of this user, of now."""
     return Entry(version, key, name, parent, message, _user(), _now(), time.time_ns(), source, copied, facts)
 

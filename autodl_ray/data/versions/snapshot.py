@@ -210,9 +210,15 @@ def _keep(
     version = str(artifact.meta["version"])
     known = {entry.version: entry for entry in refs.entries()}.get(version)
     entry = new_entry(
-        version, f"datasets/{artifact.path.name}", name=name, parent=parent or refs.parent_of(name, version),
-        message=message, source="" if Path(source).is_absolute() else source, copied=packs is not None, facts=_facts(artifact),
-    )  # fmt: skip
+        version,
+        f"datasets/{artifact.path.name}",
+        name=name,
+        parent=parent or refs.parent_of(name, version),
+        message=message,
+        source="" if Path(source).is_absolute() else source,
+        copied=packs is not None,
+        facts=_facts(artifact),
+    )
     if known is None or message or (entry.copied and not known.copied) or refs.resolve("latest").version != version:
         refs.add(entry)
     else:
