@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, Never
+from typing import IO, NamedTuple, Never, cast
 
 from autodl_ray.errors import DatasetError
 
@@ -133,8 +133,8 @@ def decompress(archive: Path, target: Path, *, limits: Limits | None = None) -> 
         opener = next((one for magic, one in openers if head.startswith(magic)), None)
         if opener is None:
             raise DatasetError("The archive is not compressed with gzip, bzip2 or xz.", seen=archive.name)
-        with opener(archive, "rb") as packed:  # type: ignore[operator]
-            done.copy(packed, target, archive.name)
+        with opener(archive, "rb") as packed:
+            done.copy(cast(IO[bytes], packed), target, archive.name)
 
 
 @contextmanager
@@ -145,7 +145,9 @@ def _readable(archive: Path) -> Iterator[None]:
         raise
     except _BROKEN as error:
         raise DatasetError("The archive is damaged, or has a password.", seen=f"{archive.name}: {error}") from error
-    except gzip.BadGzipFile as error:
+    except OSError as error:
+        if error.errno is not None:  # of the disk; gzip and bzip2 raise it without a number for damaged bytes
+            raise
         raise DatasetError("The archive is damaged.", seen=f"{archive.name}: {error}") from error
 
 

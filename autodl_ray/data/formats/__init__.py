@@ -15,12 +15,12 @@ from autodl_ray.data.formats.opening import open_place
 from autodl_ray.data.formats.table import PARQUET, TABLE
 from autodl_ray.data.formats.voc import VOC
 from autodl_ray.data.formats.webdataset import WEBDATASET
-from autodl_ray.data.formats.writing import Progress, Written, write_listing
+from autodl_ray.data.formats.writing import Progress, Written, check_target, write_listing
 from autodl_ray.data.formats.yolo import YOLO
 from autodl_ray.data.records import Listing
 from autodl_ray.errors import DatasetError, near_names
 
-__all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "detect", "read", "write"]
+__all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "check_write", "detect", "read", "write"]
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {f.name: f for f in (VOC, COCO, YOLO, IDX, WEBDATASET, IMAGEFOLDER, TABLE, PARQUET)}
@@ -71,7 +71,7 @@ def read(path: str | Path, *, cache: Path, format: str = "auto") -> Listing:
     """
     if format != "auto":
         return _chosen(format).read(open_place(path, cache=cache)[0], cache)
-    place, _ = open_place(path, cache=cache)
+    place, opened = open_place(path, cache=cache)
     found = detect_in(place, FORMATS)
     if found is None and place.is_dir():
         return read_imagefolder(place)  # whose errors say what is wrong with the folder
@@ -80,7 +80,18 @@ def read(path: str | Path, *, cache: Path, format: str = "auto") -> Listing:
     listing = FORMATS[found.format].read(found.path, cache)
     if found.path != place:
         listing.notes.insert(0, f"read from the folder {found.path.relative_to(place).as_posix()}")
+    if opened:
+        listing.notes.insert(0, opened)
     return listing
+
+
+def check_write(*, format: str, folder: str | Path, force: bool = False) -> None:
+    """Refuse a format that cannot be written, or a folder that must not be written to, before anything is read.
+
+    Raises:
+        DatasetError: It is refused.
+    """
+    check_target(_chosen(format), Path(folder), force=force)
 
 
 def write(

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from autodl_ray.data.formats.walk import SKIPPED_FOLDERS
 from autodl_ray.data.records import Listing, Record
 from autodl_ray.images import IMAGE_SUFFIXES
 
@@ -51,7 +52,9 @@ class Place:
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(".") and entry.name.isprintable():
+                    if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+                        continue
+                    if entry.name.isprintable():
                         # A folder that is a link is not looked into.
                         (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
                     if len(files) + len(folders) >= _GLANCE:
@@ -88,9 +91,13 @@ class Place:
 
     def has_pictures(self, depth: int = 0) -> bool:
         """Whether pictures lie in it, or in folders at most ``depth`` below."""
-        if self.ending(*IMAGE_SUFFIXES):
+        return self.holds(IMAGE_SUFFIXES, depth)
+
+    def holds(self, suffixes: tuple[str, ...], depth: int = 0) -> bool:
+        """Whether files with one of these endings lie in it, or in folders at most ``depth`` below."""
+        if self.ending(*suffixes):
             return True
-        return depth > 0 and any(self.child(name).has_pictures(depth - 1) for name in self.folders)
+        return depth > 0 and any(self.child(name).holds(suffixes, depth - 1) for name in self.folders)
 
 
 @dataclass

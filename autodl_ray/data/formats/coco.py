@@ -254,16 +254,16 @@ def _look(place: Place) -> Sign | None:
 
 def _write(listing: Listing, target: Target) -> None:
     names = plain_names(listing)
-    folders = [f"images/{record.split or 'all'}" for record in listing.records]
-    write_pictures(listing, [f"{f}/{n}" for f, n in zip(folders, names, strict=True)], target)
+    paths = [f"images/{r.split}/{n}" if r.split else f"images/{n}" for r, n in zip(listing.records, names, strict=True)]
+    write_pictures(listing, paths, target)
     labels = listing.classes or tuple(sorted({b.label for r in listing.records for b in r.boxes or ()}))
     ids = {label: position for position, label in enumerate(labels, start=1)}
     for split in sorted({record.split or "all" for record in listing.records}):
         document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
         document["categories"] = [{"id": number, "name": label} for label, number in ids.items()]
-        for record, name in zip(listing.records, names, strict=True):
+        for record, name, path in zip(listing.records, names, paths, strict=True):
             if (record.split or "all") == split:
-                _describe(record, name, target.folder / "images" / split / name, ids, document)
+                _describe(record, name, target.folder / path, ids, document)
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         write_file(target.folder / "annotations" / f"instances_{split}.json", text)
 

@@ -13,7 +13,7 @@ from autodl_ray.artifacts.dataset import Split
 from autodl_ray.data.formats.base import Format, Place, Sign
 from autodl_ray.data.formats.cached import content_key, keep_pack
 from autodl_ray.data.formats.reading import MAX_RECORDS, as_label, read_text
-from autodl_ray.data.formats.walk import check_twins, open_root
+from autodl_ray.data.formats.walk import check_twins, walk
 from autodl_ray.data.records import Listing, Range, Record, some
 from autodl_ray.errors import DatasetError
 
@@ -58,7 +58,7 @@ def read_idx(path: Path, cache: Path) -> Listing:
     Raises:
         DatasetError: A file is missing, damaged, or does not fit the other.
     """
-    folder = open_root(path.parent if path.is_file() else path)
+    folder = walk(path.parent if path.is_file() else path).root  # refuses links that lead out
     place = Place(folder)
     pairs, missing = _pairs(place)
     if not pairs:
@@ -147,11 +147,15 @@ def _opened(path: Path) -> IO[bytes]:
         raise DatasetError("A file cannot be read.", seen=f"{path.name}: {error.strerror}") from error
 
 
-def _read_exactly(stream: IO[bytes], size: int, path: Path) -> bytes:
+def _read(stream: IO[bytes], size: int, path: Path) -> bytes:
     try:
-        data = stream.read(size)
+        return stream.read(size)
     except (OSError, EOFError, zlib.error) as error:  # gzip: not compressed, cut off, damaged
         raise DatasetError("An IDX file is damaged.", seen=f"{path.name}: {error}") from error
+
+
+def _read_exactly(stream: IO[bytes], size: int, path: Path) -> bytes:
+    data = _read(stream, size, path)
     if len(data) < size:
         raise DatasetError("An IDX file ends too early.", seen=path.name, accepted="as many bytes as its header says")
     return data
@@ -197,7 +201,7 @@ def _blobs(path: Path) -> Iterator[bytes]:
         size = shape.height * shape.width * shape.channels
         for _ in range(shape.pictures):
             yield header + _read_exactly(stream, size, path)
-        if stream.read(1):
+        if _read(stream, 1, path):
             raise DatasetError("An IDX file goes on after its last picture.", seen=path.name)
 
 

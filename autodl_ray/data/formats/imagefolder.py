@@ -119,7 +119,8 @@ def _look(place: Place) -> Sign | None:
         if all(place.child(name).folders for name in classes):
             return Sign(f"{some(classes)} with class folders in them", 0.9, frozenset(classes))
         return Sign(f"folders with pictures: {some(classes)}", 0.3, frozenset(classes))
-    return Sign(f"one folder a class: {some(classes)}", 0.85, frozenset(classes))
+    shallow = all(place.child(name).has_pictures() for name in classes)
+    return Sign(f"one folder a class: {some(classes)}", 0.85 if shallow else 0.6, frozenset(classes))
 
 
 def _write(listing: Listing, target: Target) -> None:

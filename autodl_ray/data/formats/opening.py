@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from autodl_ray.data.archives import ARCHIVE_SUFFIXES, decompress, unpack
@@ -11,6 +12,8 @@ from autodl_ray.data.formats.webdataset import is_webdataset
 from autodl_ray.data.remote_folder import fetch_folder, is_remote
 
 __all__ = ["open_place"]
+
+_LEFT_OUT = ".left-out.json"  # hidden, so no reader sees it
 
 
 def open_place(path: str | Path, *, cache: Path) -> tuple[Path, str]:
@@ -50,8 +53,11 @@ def _open_archive(archive: Path, cache: Path) -> tuple[Path, str]:
         return build_once(folder, lambda target: decompress(archive, target / plain)) / plain, "tar, decompressed"
     folder = cache / "unpacked" / content_key(archive, cache)
     build_once(folder, lambda target: _unpack(archive, target))
-    return folder, f"{'zip' if name.endswith('.zip') else 'tar'} archive, unpacked"
+    left_out = json.loads((folder / _LEFT_OUT).read_text())
+    said = "".join(f"; left out: {count} {what}" for what, count in left_out.items())
+    return folder, f"{'zip' if name.endswith('.zip') else 'tar'} archive, unpacked{said}"
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    unpack(archive, target)
+    result = unpack(archive, target)
+    (target / _LEFT_OUT).write_text(json.dumps(result.passed_over))

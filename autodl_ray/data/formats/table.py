@@ -27,6 +27,7 @@ from autodl_ray.data.formats.walk import (
 )
 from autodl_ray.data.records import Box, Listing, Problem, Range, Record, Stamp, some
 from autodl_ray.errors import DatasetError
+from autodl_ray.images import IMAGE_SUFFIXES
 
 __all__ = ["PARQUET", "TABLE", "read_table"]
 
@@ -201,7 +202,7 @@ def _blobs(path: Path, leaf: str) -> Iterator[bytes | None]:
                 if "." in leaf and pa.types.is_struct(column.type):
                     column = column.field("bytes")
                 yield from column.to_pylist()
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError("A Parquet file cannot be read.", seen=f"{path.name}: {error}") from error
 
 
@@ -340,7 +341,9 @@ def _look_at(place: Place) -> Sign | None:
             continue
         if source is not None:
             confidence = 0.95 if place.is_file or source.columns.image else 0.8
-            uses = frozenset({*place.ending(*TABLE_SUFFIXES), *(f for f in place.folders if f.casefold() in _FOLDERS)})
+            pictures = [] if place.is_file or source.columns.image else place.ending(*IMAGE_SUFFIXES)
+            folders = [f for f in place.folders if place.child(f).has_pictures(2)]
+            uses = frozenset({*place.ending(*TABLE_SUFFIXES), *pictures, *folders})
             return Sign(_explained(source), confidence, uses)
     return None
 

@@ -162,10 +162,9 @@ def _look(place: Place) -> Sign | None:
         return None
     folder = place.named("Annotations")
     if folder:
-        count = len(place.child(folder).ending(".xml"))
-        if count:
+        if place.child(folder).holds((".xml",), 3):
             rest = [n for n in (folder, place.named("JPEGImages", "images"), place.named("ImageSets")) if n]
-            return Sign(f"{folder}/ with {count} or more XML files", 0.95, frozenset(rest))
+            return Sign(f"XML files in {folder}/", 0.95, frozenset(rest))
     files = place.ending(".xml")
     if files and _is_annotation(place.file(files[0])):
         uses = frozenset({*files, *place.ending(*IMAGE_SUFFIXES)})

@@ -13,7 +13,7 @@ from autodl_ray.data.records import Listing, some
 from autodl_ray.errors import DatasetError, StoreError
 from autodl_ray.images import IMAGE_SUFFIXES
 
-__all__ = ["Progress", "Written", "write_listing"]
+__all__ = ["Progress", "Written", "check_target", "write_listing"]
 
 Progress = Callable[[int, int], None]
 
@@ -44,8 +44,8 @@ def write_listing(listing: Listing, format: Format, folder: Path, *, force: bool
         DatasetError: The format cannot hold the data set, or the folder is not empty.
         StoreError: The folder cannot be written.
     """
+    check_target(format, folder, force=force)
     _check(listing, format)
-    _check_target(folder, force=force)
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     target = Target(staging, listing.read, _counter(len(listing.records), done))
     assert format.write is not None
@@ -80,7 +80,16 @@ def _check(listing: Listing, format: Format) -> None:
         raise DatasetError(f"Some pictures have no boxes, and {format.name} holds nothing else.", seen=some(mixed))
 
 
-def _check_target(folder: Path, *, force: bool) -> None:
+def check_target(format: Format, folder: Path, *, force: bool) -> None:
+    """Refuse a format that cannot be written, and a folder that is not empty.
+
+    Raises:
+        DatasetError: It is refused.
+    """
+    if format.write is None:
+        raise DatasetError(
+            "This format is only read.", seen=format.name, hint="write parquet, which is read as a table"
+        )
     if folder.exists() and not folder.is_dir():
         raise DatasetError("The target is no folder.", seen=folder)
     if folder.is_dir() and any(folder.iterdir()) and not force:

@@ -18,6 +18,7 @@ from autodl_ray.data.formats.sizes import picture_size, picture_sizes
 from autodl_ray.data.formats.walk import SPLIT_NAMES, Finder, Tree, check_twins, nfc, split_named, start_listing, walk
 from autodl_ray.data.records import Box, Listing, Problem, Record, some
 from autodl_ray.errors import DatasetError
+from autodl_ray.images import IMAGE_SUFFIXES
 
 __all__ = ["YOLO", "read_yolo"]
 
@@ -275,7 +276,11 @@ def _look(place: Place) -> Sign | None:
     if parts and all(_shows_labels(place.child(n).child("labels")) for n in parts):
         return Sign(f"images/ and labels/ in {some(parts)}", 0.9, frozenset(parts))
     if place.has_pictures() and _shows_labels(place):
-        return Sign("text files with lines of five numbers beside the pictures", 0.8, frozenset(place.files))
+        return Sign(
+            "text files with lines of five numbers beside the pictures",
+            0.8,
+            frozenset(place.ending(".txt", *IMAGE_SUFFIXES)),
+        )
     return None
 
 

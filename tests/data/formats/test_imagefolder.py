@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autodl_ray.data.imagefolder import scan_folder
+from autodl_ray.data.formats.imagefolder import read_imagefolder
 from autodl_ray.errors import DatasetError
 from tests.data.conftest import MakeFolder, write_picture
 
@@ -22,25 +22,30 @@ def test_class_folders_with_odd_names(make_folder: MakeFolder) -> None:
     write_picture(root / "10%" / ".x.png", 91)
     write_picture(root / "loose.png", 92)
     (root / "empty").mkdir()
-    scan = scan_folder(root)
-    assert {file.label for file in scan.files} == {unicodedata.normalize("NFC", accented), "a b", "10%"}
-    assert len(scan.files) == 5
-    assert [file.path for file in scan.files] == sorted(file.path for file in scan.files)
-    assert (scan.not_pictures, scan.outside, scan.empty_classes) == (1, ["loose.png"], ["empty"])
-    assert not scan.is_split
+    listing = read_imagefolder(root)
+    assert {file.label for file in listing.records} == {unicodedata.normalize("NFC", accented), "a b", "10%"}
+    assert len(listing.records) == 5
+    assert [file.path for file in listing.records] == sorted(file.path for file in listing.records)
+    assert listing.passed_over == {
+        "files that are no pictures": 1,
+        "pictures outside a class folder": 1,
+        "empty class folders": 1,
+    }
+    assert listing.notes == ["pictures outside a class folder: loose.png", "class folders without a picture: empty"]
+    assert not listing.is_split
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Valid"])
 def test_split_folders(make_folder: MakeFolder, val: str) -> None:
     root = make_folder({"train/a": 2, "train/b": 2, f"{val}/a": 1, f"{val}/b": 1, "test/a": 1, "test/b": 1})
-    scan = scan_folder(root)
-    assert scan.is_split
-    assert {(f.split, f.label) for f in scan.files} == {(s, c) for s in ("train", "val", "test") for c in "ab"}
+    listing = read_imagefolder(root)
+    assert listing.is_split
+    assert {(f.split, f.label) for f in listing.records} == {(s, c) for s in ("train", "val", "test") for c in "ab"}
 
 
 def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:
-    scan = scan_folder(make_folder({"train": 2, "bus": 2, "test": 1}))
-    assert {file.label for file in scan.files} == {"train", "bus", "test"}
+    listing = read_imagefolder(make_folder({"train": 2, "bus": 2, "test": 1}))
+    assert {file.label for file in listing.records} == {"train", "bus", "test"}
 
 
 @pytest.mark.parametrize(
@@ -59,32 +64,32 @@ def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:
 def test_refused_layouts(make_folder: MakeFolder, tmp_path: Path, classes: dict[str, int], message: str) -> None:
     make_folder(classes)
     with pytest.raises(DatasetError, match=message) as caught:
-        scan_folder(tmp_path / "photos")
+        read_imagefolder(tmp_path / "photos")
     assert caught.value.exit_code == 2
 
 
 def test_no_folder_and_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(DatasetError, match=r"did you mean 'photos'\?"):
-        scan_folder(tmp_path / "fotos")
+        read_imagefolder(tmp_path / "fotos")
     with pytest.raises(DatasetError, match="no pictures in class folders"):
-        scan_folder(tmp_path / "photos")
+        read_imagefolder(tmp_path / "photos")
     file = write_picture(tmp_path / "x.png", 0)
     with pytest.raises(DatasetError, match="is not a folder"):
-        scan_folder(file)
+        read_imagefolder(file)
 
 
 def test_links(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "again.png").symlink_to(root / "b" / "b 0.png")
     (root / "c").symlink_to(root / "a")
-    scan = scan_folder(root)
-    assert "a/again.png" in {file.path for file in scan.files}
-    assert scan.linked_folders == ["c"]
+    listing = read_imagefolder(root)
+    assert "a/again.png" in {file.path for file in listing.records}
+    assert listing.passed_over == {"links to folders": 1}
     outside = write_picture(tmp_path / "secret.png", 9)
     (root / "a" / "out.png").symlink_to(outside)
     with pytest.raises(DatasetError, match="leads out of the data folder") as caught:
-        scan_folder(root)
+        read_imagefolder(root)
     assert "a/out.png" in str(caught.value)
 
 
@@ -94,6 +99,6 @@ def test_a_name_that_is_not_utf8_is_listed(make_folder: MakeFolder) -> None:
         os.rename(os.fsencode(root / "a" / "a 0.png"), os.fsencode(root / "a") + b"/\xff.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    scan = scan_folder(root)
-    assert len(scan.files) == 3
-    assert scan.bad_names == ["a/\\udcff.png"]
+    listing = read_imagefolder(root)
+    assert len(listing.records) == 3
+    assert listing.problems == [("a/\\udcff.png", "The name is not valid UTF-8.")]
