@@ -3,12 +3,14 @@
 from autodl_ray.artifacts.dataset import (
     BoxTable,
     DatasetVersion,
+    LearningSamples,
     Ranges,
     Samples,
     SealedSplit,
     TestSamples,
     TrainSamples,
     ValSamples,
+    check_learning,
 )
 from autodl_ray.artifacts.manifest import Manifest, read_manifest
 from autodl_ray.artifacts.store import Artifact, ArtifactWriter, Store, open_artifact, write_atomic
@@ -18,6 +20,7 @@ __all__ = [
     "ArtifactWriter",
     "BoxTable",
     "DatasetVersion",
+    "LearningSamples",
     "Manifest",
     "Ranges",
     "Samples",
@@ -26,6 +29,7 @@ __all__ = [
     "TestSamples",
     "TrainSamples",
     "ValSamples",
+    "check_learning",
     "open_artifact",
     "read_manifest",
     "write_atomic",

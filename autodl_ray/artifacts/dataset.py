@@ -21,17 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.artifacts.store import Artifact, write_atomic
-from autodl_ray.errors import BundleError, StoreError
+from autodl_ray.errors import BundleError, DatasetError, StoreError
 
 __all__ = [
     "BoxTable",
     "DatasetVersion",
+    "LearningSamples",
     "Ranges",
     "Samples",
     "SealedSplit",
     "TestSamples",
     "TrainSamples",
     "ValSamples",
+    "check_learning",
 ]
 
 
@@ -154,10 +156,28 @@ class ValSamples(Samples):
         return ValSamples(**self._taken(positions))
 
 
+LearningSamples = TrainSamples | ValSamples
+"""What training and selection see: everything but the test split."""
+
+
 class TestSamples(Samples):
     """The opened test split: measured once, at the end."""
 
     __test__ = False  # not a pytest class
+
+
+def check_learning(samples: object, *, use: str) -> None:
+    """Refuse what is no training or validation split, where no type checker looked.
+
+    Raises:
+        DatasetError: Such as the test split.
+    """
+    if not isinstance(samples, LearningSamples):
+        raise DatasetError(
+            f"{use} does not take this split.",
+            seen=type(samples).__name__,
+            accepted=f"{TrainSamples.__name__} or {ValSamples.__name__}",
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from autodl_ray.artifacts import Samples
+from autodl_ray.artifacts import LearningSamples
 from autodl_ray.images import ImageArray, decode_image
 
 __all__ = ["decoded", "spread"]
@@ -22,7 +22,7 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def decoded(
-    samples: Samples, positions: Sequence[int], *, chunk: int = 16
+    samples: LearningSamples, positions: Sequence[int], *, chunk: int = 16
 ) -> Iterator[tuple[list[int], list[ImageArray]]]:
     """Yield (positions, pictures) of ``chunk`` samples at a time; the next ones are decoded meanwhile.
 

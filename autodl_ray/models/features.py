@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.artifacts import Artifact, Samples
+from autodl_ray.artifacts import Artifact, LearningSamples, check_learning
 from autodl_ray.errors import RunInterrupted, StageError
 from autodl_ray.images import Preprocess, decode_image
 from autodl_ray.models.graph import fold_graph
@@ -42,7 +42,7 @@ def frozen_features(
     *,
     weights: str,
     preprocess: Preprocess,
-    samples: Samples,
+    samples: LearningSamples,
     dataset_id: str,
     split: str,
     context: Context,
@@ -65,8 +65,9 @@ def frozen_features(
 
     Raises:
         RunInterrupted: A stop was asked for before all were computed.
-        DatasetError: A picture cannot be decoded.
+        DatasetError: A picture cannot be decoded, or it is the test split.
     """
+    check_learning(samples, use="The frozen backbone")
     backbone = _backbone_digest(entry, weights=weights, preprocess=preprocess)
     ids = hashlib.sha256(samples.ids.tobytes()).hexdigest()
     digest = _digest({"backbone": backbone, "data": dataset_id, "split": split, "ids": ids})
@@ -167,7 +168,9 @@ def _export(backbone: nn.Module, preprocess: Preprocess, path: Path) -> None:
     fold_graph(path)
 
 
-def _compute(graph: Artifact, *, samples: Samples, preprocess: Preprocess, split: str, context: Context) -> Features:
+def _compute(
+    graph: Artifact, *, samples: LearningSamples, preprocess: Preprocess, split: str, context: Context
+) -> Features:
     """Let every thread decode, scale and run its own chunks: nothing waits, and each call has one core to itself."""
     run = _session(graph.file("backbone.onnx"))
     starts = range(0, len(samples), _CHUNK)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.artifacts import Samples
+from autodl_ray.artifacts import LearningSamples
 from autodl_ray.data.stream.blocks import Block, BlockData, BoxRows
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import ImageArray
@@ -47,7 +47,9 @@ class Item(NamedTuple):
     missing: int
 
 
-def batch_of(images: ImageArray, samples: Samples, rows: npt.NDArray[np.int64], boxes: BoxRows | None = None) -> Batch:
+def batch_of(
+    images: ImageArray, samples: LearningSamples, rows: npt.NDArray[np.int64], boxes: BoxRows | None = None
+) -> Batch:
     """Put a batch together.
 
     Args:
@@ -68,7 +70,7 @@ def batch_of(images: ImageArray, samples: Samples, rows: npt.NDArray[np.int64], 
 
 def cut(
     made: Iterable[tuple[Block, BlockData]],
-    samples: Samples,
+    samples: LearningSamples,
     note: Callable[[dict[str, str]], None],
     *,
     may_be_empty: bool = False,

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from autodl_ray.artifacts import Samples
+from autodl_ray.artifacts import TrainSamples
 from autodl_ray.data.stream import execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import image_size
@@ -42,7 +42,7 @@ def keeping_limit(wanted: int) -> int:
     return int(min(wanted, store, _FREE_SHARE * psutil.virtual_memory().available))
 
 
-def estimate_sizes(samples: Samples, *, at_least: int, most: int = 64) -> Sizes:
+def estimate_sizes(samples: TrainSamples, *, at_least: int, most: int = 64) -> Sizes:
     """Look at the headers of some pictures, evenly chosen; the total is two standard errors above the mean.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from autodl_ray.artifacts import Samples
+from autodl_ray.artifacts import LearningSamples, check_learning
 from autodl_ray.artifacts.dataset import BoxTable
 
 __all__ = ["Pictures", "Reader"]
@@ -42,8 +42,13 @@ class Pictures:
     boxes: BoxTable | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, samples: Samples) -> Pictures:
-        """Describe a split."""
+    def of(cls, samples: LearningSamples) -> Pictures:
+        """Describe a split.
+
+        Raises:
+            DatasetError: It is the test split.
+        """
+        check_learning(samples, use="The stream")
         root, where = Path(samples.root), samples.where
         if where is None:
             files = pa.array(list(samples.paths), type=pa.large_string())
