@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from autodl_ray.artifacts.dataset import Split
+from autodl_ray.data.columns import (
+    digest_column,
+    digests_of,
+    flag_column,
+    list_column,
+    number_column,
+    numbers_of,
+    text_column,
+)
 from autodl_ray.data.records import Box, Range, Record
 from autodl_ray.errors import BundleError
 
@@ -21,6 +30,8 @@ __all__ = ["INDEX", "IndexRow", "class_names", "index_row", "read_index", "versi
 INDEX = "index.parquet"
 _HASH_SCHEMA = "autodl data version 1"
 _SPLITS = get_args(Split)
+_TEXTS = ("path", "label", "split", "group", "problem")
+_NUMBERS = ("bytes", "width", "height", "offset", "length")
 
 
 class IndexRow(NamedTuple):
@@ -108,26 +119,25 @@ def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
     import pyarrow.parquet as pq
 
     ordered = sorted(rows, key=lambda row: row.path)
-    columns = list(zip(*ordered, strict=True)) if ordered else [()] * len(IndexRow._fields)
-    named = dict(zip(IndexRow._fields, columns, strict=True))
-    named["sha256"] = tuple(bytes.fromhex(text) for text in named["sha256"])
-    named["boxes"] = tuple(None if boxes is None else [box._asdict() for box in boxes] for boxes in named["boxes"])
-    named["where"] = tuple(None if where is None else where._asdict() for where in named["where"])
-    schema = _schema()
-    table = pa.table({name: pa.array(named[name], schema.field(name).type) for name in schema.names}, schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    places = [row.where for row in ordered]
+    columns = {name: text_column([getattr(row, name) for row in ordered]) for name in _TEXTS}
+    columns["sha256"] = digest_column([row.sha256 for row in ordered])
+    columns["bytes"] = number_column([row.bytes for row in ordered])
+    columns["width"] = number_column([row.width for row in ordered], "int32")
+    columns["height"] = number_column([row.height for row in ordered], "int32")
+    columns["file"] = text_column([None if place is None else place.file for place in places])
+    columns["offset"] = number_column([0 if place is None else place.offset for place in places])
+    columns["length"] = number_column([-1 if place is None else place.length for place in places])
+    columns["boxes"] = _box_column(ordered)
+    pq.write_table(pa.Table.from_arrays(list(columns.values()), names=list(columns)), path, compression="zstd")
 
 
-def _schema() -> pa.Schema:
-    import pyarrow as pa
-
-    corners = [pa.field(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")]
-    flags = [pa.field("difficult", pa.bool_()), pa.field("crowd", pa.bool_())]
-    box = pa.struct([pa.field("label", pa.string()), *corners, *flags])
-    where = pa.struct([pa.field("file", pa.string()), pa.field("offset", pa.int64()), pa.field("length", pa.int64())])
-    text, whole = pa.string(), pa.int64()
-    kinds = (text, text, pa.list_(box), text, text, pa.binary(), whole, pa.int32(), pa.int32(), text, where)
-    return pa.schema(list(zip(IndexRow._fields, kinds, strict=True)))
+def _box_column(rows: Sequence[IndexRow]) -> pa.Array:
+    boxes = [box for row in rows for box in row.boxes or ()]
+    fields = {"label": text_column([box.label for box in boxes])}
+    fields |= {name: number_column([getattr(box, name) for box in boxes], "float64") for name in Box._fields[1:5]}
+    fields |= {name: flag_column([getattr(box, name) for box in boxes]) for name in Box._fields[5:]}
+    return list_column([None if row.boxes is None else len(row.boxes) for row in rows], fields)
 
 
 def read_index(path: Path) -> list[IndexRow]:
@@ -140,15 +150,29 @@ def read_index(path: Path) -> list[IndexRow]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, schema=_schema())
-        columns = {name: table.column(name).to_pylist() for name in IndexRow._fields}
-    except (OSError, pa.ArrowException) as error:
+        with pq.ParquetFile(path) as file:
+            table = file.read()  # unlike pq.read_table it does not import pandas
+        texts = {name: table.column(name).to_pylist() for name in (*_TEXTS, "file")}
+        numbers = {name: numbers_of(table, name).tolist() for name in _NUMBERS}
+        boxes = table.column("boxes").to_pylist()
+        digests = digests_of(table, "sha256")
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise BundleError("The index of the data set is damaged.", seen=f"{path}: {error}") from error
-    columns["sha256"] = [digest.hex() for digest in columns["sha256"]]
-    columns["split"] = [_split(text, path) for text in columns["split"]]
-    columns["boxes"] = [None if boxes is None else tuple(Box(**box) for box in boxes) for boxes in columns["boxes"]]
-    columns["where"] = [None if where is None else Range(**where) for where in columns["where"]]
-    return list(map(IndexRow._make, zip(*columns.values(), strict=True)))
+    places = zip(texts["file"], numbers["offset"], numbers["length"], strict=True)
+    columns = (
+        texts["path"],
+        texts["label"],
+        [None if found is None else tuple(Box(**box) for box in found) for found in boxes],
+        [_split(text, path) for text in texts["split"]],
+        texts["group"],
+        digests,
+        numbers["bytes"],
+        numbers["width"],
+        numbers["height"],
+        texts["problem"],
+        [None if file is None else Range(file, offset, length) for file, offset, length in places],
+    )
+    return list(map(IndexRow._make, zip(*columns, strict=True)))
 
 
 def _split(text: str | None, path: Path) -> Split | None:

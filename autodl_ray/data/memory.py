@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.artifacts import Store, write_atomic
+from autodl_ray.data.columns import digest_column, digests_of, flag_column, number_column, numbers_of, text_column
 from autodl_ray.data.records import Record
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "PictureFacts"]
 
-_SCHEMA = b"autodl facts 2"
+_SCHEMA = b"autodl facts 3"
 _STAMPS = ("size", "mtime", "ctime", "inode", "offset", "length")
 _INODE = 2**63 - 1
 
@@ -86,12 +87,12 @@ class Memory:
         table = self._table
         row_of = {path: i for i, path in enumerate(table.column("path").to_pylist())}
         rows = np.fromiter((row_of.get(r.path, -1) for r in records), np.int64, len(records))
-        remembered = np.stack([table.column(name).to_numpy() for name in _STAMPS], axis=1)
+        remembered = np.stack([numbers_of(table, name) for name in _STAMPS], axis=1)
         same = (rows >= 0) & (remembered[rows] == _stamps(records)).all(axis=1)
         if decode:
             this_pillow = (table.schema.metadata or {}).get(b"pillow") == _pillow()
-            same &= table.column("decoded").to_numpy()[rows] & this_pillow
-        digests = [digest.hex() for digest in table.column("sha256").to_pylist()]
+            same &= numbers_of(table, "decoded")[rows] & this_pillow
+        digests = digests_of(table, "sha256")
         columns = [table.column(name).to_pylist() for name in ("width", "height", "bytes", "problem", "decoded")]
         facts = list(map(PictureFacts, digests, *columns))
         return [facts[row] if known else None for row, known in zip(rows.tolist(), same.tolist(), strict=True)]
@@ -103,15 +104,17 @@ class Memory:
         import pyarrow as pa
 
         stamps = _stamps(records)
-        columns: dict[str, Any] = {"path": [record.path for record in records]}
-        columns |= {name: stamps[:, i] for i, name in enumerate(_STAMPS)}
-        columns["sha256"] = [bytes.fromhex(fact.sha256) for fact in facts]
-        for i, name in enumerate(PictureFacts._fields[1:], start=1):
-            columns[name] = [fact[i] for fact in facts]
+        columns = [text_column([record.path for record in records])]
+        columns += [number_column(stamps[:, i]) for i in range(len(_STAMPS))]
+        columns.append(digest_column([fact.sha256 for fact in facts]))
+        columns += [number_column([fact.width for fact in facts], "int32")]
+        columns += [number_column([fact.height for fact in facts], "int32")]
+        columns += [number_column([fact.bytes for fact in facts])]
+        columns += [text_column([fact.problem for fact in facts]), flag_column([fact.decoded for fact in facts])]
         schema = _schema().with_metadata({b"schema": _SCHEMA, b"pillow": _pillow()})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         write_atomic(self._path, sink.getvalue().to_pybytes())
 
 
@@ -132,6 +135,6 @@ def _schema() -> pa.Schema:
 
     kinds: dict[str, pa.DataType] = {"path": pa.string()}
     kinds |= dict.fromkeys(_STAMPS, pa.int64())
-    kinds |= {"sha256": pa.binary(), "width": pa.int32(), "height": pa.int32(), "bytes": pa.int64()}
+    kinds |= {"sha256": pa.binary(32), "width": pa.int32(), "height": pa.int32(), "bytes": pa.int64()}
     kinds |= {"problem": pa.string(), "decoded": pa.bool_()}
     return pa.schema(list(kinds.items()))
