@@ -12,8 +12,7 @@ import pytest
 
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.augment import AugmentPolicy
-from autodl_ray.data.stream import StreamSource
-from autodl_ray.data.stream import execution
+from autodl_ray.data.stream import StreamSource, execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess, decode_image, fit_image
 from tests.data.streams import digits_version, taken

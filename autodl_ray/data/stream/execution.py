@@ -52,12 +52,20 @@ class Runner(Protocol):
         """Store a value that many calls take; return what to hand over instead of it."""
         ...
 
+    def warm(self, function: Callable[[], None]) -> None:
+        """Let what will run calls import what ``function`` needs."""
+        ...
+
     def submit(self, call: Call) -> Any:
         """Begin a call; return its handle."""
         ...
 
     def chain(self, calls: Sequence[Call]) -> list[Any]:
-        """Begin many calls, of which only :attr:`lanes` run at once; return what :func:`fetch` takes, or a call."""
+        """Begin many calls, of which few run at once; return what :func:`fetch` takes, or a call."""
+        ...
+
+    def lanes_beside(self, chained: Any) -> int:
+        """Return how many may run at once beside a chain whose last call is ``chained`` (None: no chain)."""
         ...
 
     def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
@@ -82,8 +90,15 @@ def runner_here() -> Runner:
     return RayTasks() if ray_is_on() else Threads()
 
 
-def in_order(runner: Runner, calls: Iterable[Call], *, ahead: int) -> Generator[Any, None, None]:
-    """Yield the results of calls in their order; at most ``ahead`` have begun and are not yet taken."""
+def in_order(runner: Runner, calls: Iterable[Call], *, ahead: int, beside: Any = None) -> Generator[Any, None, None]:
+    """Yield the results of calls in their order.
+
+    Args:
+        runner: What runs them; closed at the end.
+        calls: What to run.
+        ahead: Most calls that have begun and whose results are not yet taken.
+        beside: The last call of a chain, which runs first.
+    """
     rest = iter(calls)
     waiting: deque[Any] = deque()
     running: list[Any] = []
@@ -92,7 +107,8 @@ def in_order(runner: Runner, calls: Iterable[Call], *, ahead: int) -> Generator[
         if running:
             ended = runner.settled(running, wait=wait)
             running[:] = [handle for handle in running if handle not in ended]
-        while len(running) < runner.lanes and len(waiting) < ahead:
+        lanes = runner.lanes_beside(beside)
+        while len(running) < lanes and len(waiting) < ahead:
             call = next(rest, None)
             if call is None:
                 return
@@ -138,6 +154,9 @@ class Threads:
         """Return the value."""
         return value
 
+    def warm(self, function: Callable[[], None]) -> None:
+        """Nothing: this process has imported it."""
+
     def submit(self, call: Call) -> concurrent.futures.Future[Any]:
         """Begin a call."""
         function, arguments = call
@@ -146,6 +165,10 @@ class Threads:
     def chain(self, calls: Sequence[Call]) -> list[Any]:
         """Run the calls and return their results."""
         return list(self._pool.map(_apply, calls))
+
+    def lanes_beside(self, chained: Any) -> int:
+        """All of them: chains have ended when they return."""
+        return self._lanes
 
     def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
         """Return those that have ended."""
@@ -179,7 +202,7 @@ class RayTasks:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._lanes = max(2, min(_MOST_LANES, int(resources.get("CPU", 2))))
         self._remotes: dict[tuple[Any, int], Any] = {}
-        self._tails: deque[Any] = deque([None] * self._lanes)
+        self._tails: deque[Any] = deque([None] * (self._lanes // 2))
 
     @property
     def lanes(self) -> int:
@@ -198,7 +221,7 @@ class RayTasks:
         return self._remote(_run, 1).remote(function, *arguments)
 
     def chain(self, calls: Sequence[Call]) -> list[Any]:
-        """Begin all tasks now; each waits for the one that began :attr:`lanes` before it.
+        """Begin all tasks now; each waits for one before it, so that they take half of the lanes.
 
         So the references exist at once and can be sent to other processes, and no thread has to feed the tasks.
         """
@@ -208,6 +231,17 @@ class RayTasks:
             self._tails.append(tail)
             refs.append(ref)
         return refs
+
+    def warm(self, function: Callable[[], None]) -> None:
+        """Let the lanes that a chain leaves free begin to import what ``function`` needs."""
+        for _ in range(self._lanes - len(self._tails)):
+            self.submit((function, ()))
+
+    def lanes_beside(self, chained: Any) -> int:
+        """Half of them until the chain has ended: more tasks than CPUs would each start a process."""
+        if chained is None or self.settled([chained], wait=False):
+            return self._lanes
+        return self._lanes - len(self._tails)
 
     def settled(self, handles: Sequence[Any], *, wait: bool) -> set[Any]:
         """Return those that have ended."""

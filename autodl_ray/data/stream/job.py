@@ -16,7 +16,7 @@ from autodl_ray.data.stream.pictures import Pictures
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import ImageArray, Preprocess, decode_image, fit_image
 
-__all__ = ["Job", "augmented", "fill_of", "train_detail"]
+__all__ = ["Job", "augmented", "fill_of", "imported", "train_detail"]
 
 _LEAST_DETAIL = 128  # above what the policies take for a tiny picture (64 px), which they treat otherwise
 
@@ -95,6 +95,10 @@ def _or_reason(make: Callable[[], Picture]) -> Picture | str:
         return error.what
     except OSError as error:
         return f"The file cannot be read: {error.strerror}."
+
+
+def imported() -> None:
+    """Nothing: a task that runs it has imported this module."""
 
 
 def augmented(image: ImageArray, augment: AugmentPolicy, *, preprocess: Preprocess, rng_seed: int) -> ImageArray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.artifacts import Samples, TrainSamples, ValSamples
+from autodl_ray.artifacts import TrainSamples, ValSamples
 from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.records import some
 from autodl_ray.data.sampling import sample_weights
@@ -21,7 +21,7 @@ from autodl_ray.data.stream.blocks import Block, BlockData, blocks_of, plain_blo
 from autodl_ray.data.stream.cache import PhotoCache, calls_of
 from autodl_ray.data.stream.execution import STREAM_CPUS, Call, Runner, Threads, fetch, in_order, runner_here
 from autodl_ray.data.stream.feed import Feed
-from autodl_ray.data.stream.job import Job, train_detail
+from autodl_ray.data.stream.job import Job, imported, train_detail
 from autodl_ray.data.stream.kept import KeptTrain
 from autodl_ray.data.stream.limits import MEMORY_LIMIT, estimate_sizes, keeping_limit
 from autodl_ray.data.stream.order import Plan
@@ -70,6 +70,7 @@ class StreamSource:
     _tiny: KeptTrain | None = field(default=None, repr=False)
     _photos: PhotoCache | None = field(default=None, repr=False)
     _val_kept: tuple[Any, ...] | None = field(default=None, repr=False)
+    _last: Any = field(default=None, repr=False)
 
     @classmethod
     def make(
@@ -97,12 +98,9 @@ class StreamSource:
             DatasetError: A split of another kind was given, or too many pictures cannot be read.
         """
         _check_kinds(train, val)
-        runner = runner_here()
-        try:
-            source = cls(train, val, preprocess, seed, max_unreadable)
+        source = cls(train, val, preprocess, seed, max_unreadable)
+        with closing(runner_here()) as runner:
             return source._keeping(keeping_limit(memory_limit_bytes), runner)
-        finally:
-            runner.close()
 
     def _keeping(self, limit: int, runner: Runner) -> StreamSource:
         val_bytes = len(self.val) * 3 * self.preprocess.size**2
@@ -110,17 +108,20 @@ class StreamSource:
         limit -= val_bytes if keeps_val else 0
         detail = train_detail(self.preprocess)
         sizes = estimate_sizes(self.train, at_least=detail)
+        fits, is_tiny = sizes.total_bytes <= limit, sizes.longest <= _TINY_SIDE and self.train.boxes is None
         tiny = photos = None
-        if sizes.total_bytes <= limit:
-            if sizes.longest <= _TINY_SIDE and self.train.boxes is None:
-                tiny = KeptTrain.make(self.train, self.preprocess, runner, most_bytes=limit, at_least=detail)
-            else:
-                order = Plan(len(self.train), 1, self.seed).order(0)
-                photos = PhotoCache.begin(self._train_job(AugmentPolicy("none")), order, runner)
+        if fits and is_tiny:
+            tiny = KeptTrain.make(self.train, self.preprocess, runner, most_bytes=limit, at_least=detail)
+        if fits and not is_tiny:
+            runner.warm(imported)  # while the others decode the first part, for which the first batch waits
+            order = Plan(len(self.train), 1, self.seed).order(0)
+            photos = PhotoCache.begin(self._train_job(AugmentPolicy("none")), order, runner)
         val_kept = self._begin_val(runner, now=tiny is not None) if keeps_val else None
         if tiny is not None:
             self._note(tiny.raw.unreadable)
-        return replace(self, _tiny=tiny, _photos=photos, _val_kept=val_kept)
+            return replace(self, _tiny=tiny, _val_kept=val_kept)
+        begun = [*(photos.parts if photos else ()), *(val_kept or ())]
+        return replace(self, _photos=photos, _val_kept=val_kept, _last=begun[-1] if begun else None)
 
     def _begin_val(self, runner: Runner, *, now: bool) -> tuple[Any, ...]:
         job = self._val_job()
@@ -284,7 +285,7 @@ class StreamSource:
                 begun.append(block)
                 yield call
 
-        with closing(in_order(runner, calls(), ahead=ahead)) as made:
+        with closing(in_order(runner, calls(), ahead=ahead, beside=self._last)) as made:
             for data in made:
                 yield begun.popleft(), data
 
@@ -308,7 +309,7 @@ class StreamSource:
             )
 
 
-def _check_kinds(train: Samples, val: Samples) -> None:
+def _check_kinds(train: object, val: object) -> None:
     # Not isinstance of the base: a test split is a Samples too, and must never come here.
     for name, given, wanted in (("training", train, TrainSamples), ("validation", val, ValSamples)):
         if not isinstance(given, wanted):
