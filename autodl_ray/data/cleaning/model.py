@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ _COMPONENTS = 256
 _PCA_ROWS = 20_000
 _PENALTY = 0.01
 _EVEN = 0.02
+_MANY = 20_000
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -65,17 +67,30 @@ def judge(features: Mapping[str, Floats], labels: Ints, groups: Ints, *, num_cla
     folds = deal_folds(labels, groups, seed=seed)
     best: Judgement | None = None
     tried: dict[str, float] = {}
-    for name, table in features.items():
-        reduced = _reduced(table, seed=seed)
-        distances, nearest = neighbours(reduced, groups)
-        votes = _votes(distances, nearest, labels, num_classes)
-        probabilities = (votes + _regression(reduced, labels, folds, num_classes)) / 2
-        tried[name] = float((probabilities.argmax(axis=1) == labels).mean())
-        if best is None or tried[name] > best.accuracy:
-            mean = distances.mean(axis=1)
-            best = Judgement(name, tried[name], tried, _calibrated(probabilities, labels), mean, nearest)
+    with _few_threads(len(labels)):
+        for name, table in features.items():
+            reduced = _reduced(table, seed=seed)
+            distances, nearest = neighbours(reduced, groups)
+            votes = _votes(distances, nearest, labels, num_classes)
+            probabilities = (votes + _regression(reduced, labels, folds, num_classes)) / 2
+            tried[name] = float((probabilities.argmax(axis=1) == labels).mean())
+            if best is None or tried[name] > best.accuracy:
+                mean = distances.mean(axis=1)
+                best = Judgement(name, tried[name], tried, _calibrated(probabilities, labels), mean, nearest)
     assert best is not None
     return best
+
+
+def _few_threads(count: int) -> AbstractContextManager[object]:
+    """One thread for BLAS and OpenMP while the work is small.
+
+    Their threads wait for each other actively: beside other busy processes 600 digits took 6 to 23 s, and 0.4 s with
+    one thread.
+    """
+    import sklearn.neighbors  # noqa: F401  # the libraries whose threads are limited have to be there
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    return nullcontext() if count > _MANY else threadpool_limits(1)
 
 
 def deal_folds(labels: Ints, groups: Ints, *, seed: int) -> Ints:
@@ -137,12 +152,10 @@ def _regression(features: Floats, labels: Ints, folds: Ints, num_classes: int) -
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
     scaled = StandardScaler().fit_transform(features)
     result = np.full((len(labels), num_classes), 1e-6)
-    # One thread: BLAS threads that wait for each other beside another busy process take ten times as long.
-    with threadpool_limits(1), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for fold in range(FOLDS):
             out = folds == fold

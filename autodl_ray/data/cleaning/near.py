@@ -14,6 +14,7 @@ from autodl_ray.data.cleaning.files import PROTECTION
 from autodl_ray.data.cleaning.findings import Finding, finding
 from autodl_ray.data.cleaning.looks import TINY_PX
 from autodl_ray.data.cleaning.subject import Subject
+from autodl_ray.data.records import some
 
 __all__ = ["find_near", "likeness", "near_groups", "similar_hashes"]
 
@@ -155,19 +156,20 @@ def find_near(subject: Subject, groups: Sequence[Group]) -> Iterator[Finding]:
     for group, alike in groups:
         records = [subject.listing.records[i] for i in group]
         paths = [record.path for record in records]
+        named = some(paths, 3)
         splits = subject.splits_of(group)
         labels = sorted({str(record.label) for record in records if record.label is not None})
         shared: dict[str, object] = {"sure": min(1.0, alike), "splits": splits}
         home = max(PROTECTION[subject.split(i)] for i in group)
         if len(splits) > 1:
             drop = tuple(p for i, p in zip(group, paths, strict=True) if PROTECTION[subject.split(i)] < home)
-            said = f"Nearly the same picture lies in {' and '.join(splits)} ({alike:.0%} alike in detail)."
+            said = f"Nearly the same picture lies in {' and '.join(splits)} ({alike:.0%} alike in detail): {named}."
             yield finding("near_leak", paths, said, drop=drop, **shared)
         if len(labels) > 1:
-            said = f"Nearly the same picture is labelled {' and '.join(labels)} ({alike:.0%} alike in detail)."
+            said = f"Nearly the same picture is labelled {' and '.join(labels)} ({alike:.0%} alike in detail): {named}."
             yield finding("near_conflict", paths, said, **shared)
         elif len(splits) <= 1:
-            said = f"{len(paths)} pictures are nearly the same ({alike:.0%} alike in detail)."
+            said = f"{len(paths)} pictures are nearly the same ({alike:.0%} alike in detail): {named}."
             yield finding("near_duplicate", paths, said, drop=tuple(paths[1:]), **shared)
 
 
