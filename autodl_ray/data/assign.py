@@ -14,6 +14,8 @@ from autodl_ray.seeding import rng_for, seed_for
 __all__ = ["Unit", "grouped", "hashed", "stratified"]
 
 _MOST_MOVES = 200_000  # looked at while a division by group is made more even
+_MOST_SWAPS = 4_000_000
+_LEAST_GAIN = 1e-5  # of the sum; less is rounding
 
 Shares = Mapping[Split, float]
 Table = npt.NDArray[np.float64]
@@ -65,8 +67,9 @@ def grouped(units: Sequence[Unit], shares: Shares, *, seed: int) -> dict[str, Sp
     """Give each unit a split, so that sizes and classes come as close to the shares as whole units allow.
 
     The largest units are placed first, each where the sum of (have - want)² / want over splits and classes (and the
-    size, which counts as much as all classes) grows least; then single units are moved while that lowers the sum.
-    Every split has a unit, and every class has one in train, where that is possible.
+    size, which counts as much as all classes) grows least; then units are moved and exchanged while that lowers the
+    sum. Where units are few, other orders are tried too. Every split has a unit, and every class has one in train,
+    where that is possible.
 
     Args:
         units: At least one a split.
@@ -74,14 +77,19 @@ def grouped(units: Sequence[Unit], shares: Shares, *, seed: int) -> dict[str, Sp
         seed: Root seed; decides between units that are as good.
     """
     ordered = sorted(units, key=lambda unit: unit.key)
-    order = rng_for(seed, "split", "groups").permutation(len(ordered))
-    chosen = sorted((ordered[i] for i in order), key=lambda unit: -unit.size)
-    search = _Search(chosen, shares)
-    search.place()
-    search.cover_train()
-    search.fill()
-    search.refine()
-    return {unit.key: search.splits[place] for unit, place in zip(chosen, search.places, strict=True)}
+    rng = rng_for(seed, "split", "groups")
+    shuffled = [[ordered[i] for i in rng.permutation(len(ordered))] for _ in range(_attempts(len(ordered)))]
+    shuffled[0].sort(key=lambda unit: -unit.size)
+    searches = [_Search(chosen, shares) for chosen in shuffled]
+    for search in searches:
+        search.run()
+    best = min(searches, key=lambda search: search.cost())
+    return {unit.key: best.splits[place] for unit, place in zip(best.units, best.places, strict=True)}
+
+
+def _attempts(count: int) -> int:
+    """Few units have few good divisions, and are tried quickly."""
+    return max(1, min(8, 300 // count))
 
 
 def _deal(units: Sequence[tuple[str, int]], shares: Shares) -> dict[str, Split]:
@@ -114,6 +122,7 @@ class _Search:
     """The division by group while it is looked for."""
 
     def __init__(self, units: Sequence[Unit], shares: Shares) -> None:
+        self.units = units
         self.splits: tuple[Split, ...] = ("train", *shares)
         fractions = np.array([1 - sum(shares.values()), *shares.values()])
         names = sorted({name for unit in units for name in unit.counts})
@@ -130,6 +139,18 @@ class _Search:
         self.have: Table = np.zeros_like(self.want)
         self.places = [0] * len(units)
         self.members = [0] * len(self.splits)
+
+    def run(self) -> None:
+        """Look for a division."""
+        self.place()
+        self.cover_train()
+        self.fill()
+        self.refine()
+
+    def cost(self) -> float:
+        """Return the sum, with what must not be counted first: splits without a unit, classes without one in train."""
+        missing = self.members.count(0) + int((self.have[0] == 0).sum())
+        return 1e12 * missing + round(float(((self.have - self.want) ** 2 * self.scale).sum()), 6)
 
     def place(self) -> None:
         """Put every unit where the sum grows least, in the order given."""
@@ -152,9 +173,12 @@ class _Search:
                 self._move_best([i for i in spare if self._may_leave(i)] or spare, target)
 
     def refine(self) -> None:
-        """Move single units while that lowers the sum."""
-        for _ in range(max(1, min(10, _MOST_MOVES // len(self.places)))):
-            if not any([self._improve(i) for i in range(len(self.places))]):
+        """Move single units, and exchange two, while that lowers the sum."""
+        count = len(self.places)
+        swaps = count * count <= _MOST_SWAPS // 4
+        for _ in range(max(1, min(10, (_MOST_SWAPS // (count * count)) if swaps else _MOST_MOVES // count))):
+            improved = [self._improve(i) or (swaps and self._exchange(i)) for i in range(count)]
+            if not any(improved):
                 return
 
     def _improve(self, i: int) -> bool:
@@ -162,9 +186,27 @@ class _Search:
             return False
         gains = self._gains(i)
         target = int(np.argmin(gains))
-        if gains[target] >= -1e-9:
+        if gains[target] >= -_LEAST_GAIN:
             return False
         self._move(i, target)
+        return True
+
+    def _exchange(self, i: int) -> bool:
+        """Exchange unit i with the unit of another split that lowers the sum most."""
+        mine, theirs = self.places[i], np.array(self.places)
+        change = self.table - self.table[i]  # what the split of i gains, and the other one loses
+        off = self.have - self.want
+        gains = (change * (2 * off[mine] + change) * self.scale[mine]).sum(axis=1)
+        gains += (change * (change - 2 * off[theirs]) * self.scale[theirs]).sum(axis=1)
+        sign = np.where(theirs == 0, -1.0, 1.0 if mine == 0 else 0.0)[:, None]
+        loses_class = ((self.have[0] > 0) & (self.have[0] + sign * change <= 0)).any(axis=1)
+        gains = _rounded(gains)
+        gains[(theirs == mine) | loses_class] = 0.0
+        j = int(np.argmin(gains))
+        if gains[j] >= -_LEAST_GAIN:
+            return False
+        self._move(i, int(theirs[j]))
+        self._move(j, mine)
         return True
 
     def _may_leave(self, i: int) -> bool:
@@ -176,15 +218,14 @@ class _Search:
 
     def _growth(self, row: Table) -> Table:
         """Return how much the sum grows when ``row`` is added to each split: (S,)."""
-        growth: Table = (row * (2 * (self.have - self.want) + row) * self.scale).sum(axis=1)
-        return growth
+        return _rounded((row * (2 * (self.have - self.want) + row) * self.scale).sum(axis=1))
 
     def _gains(self, i: int) -> Table:
         """Return how the sum changes when unit i is moved to each split: (S,)."""
         row, place = self.table[i], self.places[i]
         growth = self._growth(row)
         leaving = (row * (row - 2 * (self.have[place] - self.want[place])) * self.scale[place]).sum()
-        gains: Table = growth + leaving
+        gains = _rounded(growth + leaving)
         gains[place] = 0.0
         return gains
 
@@ -200,3 +241,8 @@ class _Search:
     def _count(self, i: int, place: int, sign: int) -> None:
         self.have[place] += sign * self.table[i]
         self.members[place] += sign
+
+
+def _rounded(values: Table) -> Table:
+    """Cut the last digits off, in which machines differ (a sum is added up in the order of their registers)."""
+    return np.round(values, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections import Counter, defaultdict
@@ -10,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autodl_ray.data.assign import Unit, grouped
 from autodl_ray.data.splits import SPLITS, Division, Picture, divide
 from autodl_ray.errors import DatasetError, SpecError
 from autodl_ray.seeding import rng_for
@@ -50,6 +53,7 @@ def homes_of_groups(pictures: Sequence[Picture], division: Division) -> dict[str
 
 
 @pytest.mark.parametrize("by", ["stratified", "group", "hash"])
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_the_order_of_the_input_does_not_matter(by: str, data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 1000))
@@ -78,6 +82,7 @@ def test_stratified_has_the_shares_in_every_class(seed: int, val: float, test: f
 # -- by group
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), groups=st.integers(8, 60))
 def test_no_group_is_cut_and_sizes_are_near(seed: int, groups: int) -> None:
     pictures = photos(400, groups=groups, seed=seed)
@@ -95,6 +100,27 @@ def test_classes_are_even_where_groups_allow() -> None:
     for name in ("val", "test"):
         got = Counter(p.label for p in pictures if division.splits[p.path] == name)
         assert all(got[label] / count == pytest.approx(0.15, abs=0.03) for label, count in counts.items())
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_few_groups_are_divided_as_well_as_they_can_be(seed: int) -> None:
+    """Seven groups have 3⁷ divisions: the sum that is lowered is compared with the least of all."""
+    counts = rng_for(seed, "few").integers(0, 20, (7, 3))
+    units = [Unit(f"g{i}", int(row.sum()), {f"c{k}": int(n) for k, n in enumerate(row) if n})
+             for i, row in enumerate(counts) if row.sum()]  # fmt: skip
+    table = np.array([[*(unit.counts.get(f"c{k}", 0) for k in range(3)), unit.size] for unit in units], dtype=float)
+    want = np.outer([0.7, 0.15, 0.15], table.sum(axis=0))
+
+    def cost(places: Sequence[int]) -> float:
+        have = np.stack([table[[p == split for p in places]].sum(axis=0) for split in range(3)])
+        if (have[:, 3] == 0).any() or (have[0] == 0).any():
+            return float("inf")
+        return float(((have - want) ** 2 / want * [1, 1, 1, 3]).sum())
+
+    found = grouped(units, {"test": 0.15, "val": 0.15}, seed=seed)
+    mine = cost([("train", "test", "val").index(found[unit.key]) for unit in units])
+    assert mine <= 1.1 * min(cost(places) for places in itertools.product(range(3), repeat=len(units))) + 1e-6
 
 
 def test_every_class_is_in_train_and_every_split_has_a_group() -> None:
