@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from autodl_ray.augment.catalogue import CATALOGUE
+from autodl_ray.augment.policy import AugmentPolicy
+from autodl_ray.augment.presets import TABLE_DOCS
 from autodl_ray.augment.ready import READY
 from autodl_ray.errors import InputError, near_names
 
@@ -67,7 +69,8 @@ def entries() -> tuple[Entry, ...]:
     return (
         *(_entry(name, kind, kind.family, kind.moves_pixels, _step_example) for name, kind in ops),
         *_mixing(),
-        *(_entry(name, kind, "policy", True, _ready_example) for name, kind in READY.items()),
+        *(_table_entry(name, doc) for name, doc in TABLE_DOCS.items()),
+        *(_entry(name, kind, "policy", kind.moves_pixels, _ready_example) for name, kind in READY.items()),
     )
 
 
@@ -147,6 +150,12 @@ def _step_example(name: str, params: dict[str, Any]) -> str:
 
 def _ready_example(name: str, params: dict[str, Any]) -> str:
     return f"policies:\n  - policy: {name}\n    params: {_flow(params)}\n"
+
+
+def _table_entry(name: str, doc: str) -> Entry:
+    """A policy without parameters of its own; its example is a file that does the same."""
+    example = yaml.safe_dump(AugmentPolicy.parse(name).to_document(), sort_keys=False, default_flow_style=None)
+    return Entry(name, "policy", True, doc, (), example)
 
 
 def _mixing() -> tuple[Entry, ...]:

@@ -132,6 +132,8 @@ class Recipe(BaseModel, ABC):
 
     name: ClassVar[str]
     """As a policy file names it."""
+    moves_pixels: ClassVar[bool] = True
+    """Whether positions change: then boxes and masks follow."""
 
     @abstractmethod
     def nodes(self) -> tuple[Node, ...]:

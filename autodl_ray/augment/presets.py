@@ -11,7 +11,7 @@ from autodl_ray.augment.catalogue import CATALOGUE
 from autodl_ray.augment.nodes import Node, Ready, Recipe, Step
 from autodl_ray.augment.ready import AugMix, AutoAugment, RandAugment, TrivialAugment
 
-__all__ = ["AS_WRITTEN", "PRESETS", "TINY_SIDE"]
+__all__ = ["AS_WRITTEN", "PRESETS", "TABLE_DOCS", "TINY_SIDE"]
 
 Row = tuple[str, dict[str, Any], float]
 Nodes = tuple[Node, ...]
@@ -105,3 +105,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 """Short name → magnitude in [0, 1] → steps for photos, and for tiny pictures (None: the same)."""
+
+TABLE_DOCS: Mapping[str, str] = MappingProxyType(
+    {
+        "light": "Crop, flip, a little colour: for fine-tuning on photos; tiny pictures are turned and shifted.",
+        "strong": "Hard crop, flip, turn, much colour, blur, erasing: for small sets and long trainings.",
+        "tiny": "A small turn and shift, at every size: for digits, icons and the like.",
+    }
+)
+"""What the policies that are not a paper's are for."""

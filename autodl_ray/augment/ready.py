@@ -224,6 +224,7 @@ class AugMix(Recipe):
     """Random chains blended with the picture (Hendrycks et al., AugMix, 2020; without its consistency loss)."""
 
     name: ClassVar[str] = "augmix"
+    moves_pixels: ClassVar[bool] = False  # the picture itself stays where it is, under its moved copies
     severity: float = Field(3.0, ge=0, le=10, description="0 to 10: largest amounts, in tenths")
     width: int = Field(3, ge=1, le=10, description="chains, 1 to 10")
     depth: int = Field(3, ge=1, le=10, description="most operations of a chain, 1 to 10")

@@ -55,7 +55,8 @@ def fit(
 
     After each epoch the model is validated, ``last.pt`` and (when it is the best so far) ``best.safetensors`` are
     written, and then ``report`` is called with ``epoch`` (1-based), ``loss``, ``accuracy``, ``macro_f1`` (validation),
-    ``train_loss``, ``lr``, ``images_per_s``, ``data_wait`` (share of the time), ``epoch_s`` and ``epochs_planned``.
+    ``train_loss`` (as it is minimised: of mixed, smoothed and weighted targets), ``lr``, ``images_per_s``,
+    ``data_wait`` (share of the time), ``epoch_s`` and ``epochs_planned``.
 
     Args:
         config: Everything that decides the result.

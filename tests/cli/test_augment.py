@@ -13,7 +13,7 @@ from PIL import Image
 
 from autodl_ray.augment import CATALOGUE, AugmentPolicy
 from autodl_ray.augment.describe import entries
-from autodl_ray.augment.ready import READY
+from autodl_ray.augment.presets import PRESETS, TABLE_DOCS
 from autodl_ray.cli import app
 from autodl_ray.cli.console import Console
 from autodl_ray.errors import InputError
@@ -47,7 +47,7 @@ def photo(tmp_path: Path) -> Path:
 
 def test_the_list_names_everything_by_family(capfd: pytest.CaptureFixture[str]) -> None:
     rows = document(capfd, "list")["augmentations"]
-    assert {row["name"] for row in rows} == {*CATALOGUE, *READY, "MixUp", "CutMix"}
+    assert {row["name"] for row in rows} == {*CATALOGUE, *PRESETS, "MixUp", "CutMix"} - {"none"}
     assert {row["family"] for row in rows} == FAMILIES
     families = [row["family"] for row in rows]
     assert len(list(dict.fromkeys(families))) == len([f for i, f in enumerate(families) if f != families[i - 1]])
@@ -68,6 +68,8 @@ def test_every_entry_is_fully_described_and_its_example_works() -> None:
         example = yaml.safe_load(entry.example)
         if entry.family == "mixing":
             TrainSpec.model_validate(example["train"])
+        elif entry.name in TABLE_DOCS:
+            assert AugmentPolicy.from_document(example).text == AugmentPolicy.parse(entry.name).text
         else:
             assert len(AugmentPolicy.from_document(example).steps) == 1
 
