@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from autodl_ray.augment.op import Op
-from autodl_ray.augment.ops import blur, colour, crops, dropout, grids, mirrors, noise, quality, tones, warps, weather
+from autodl_ray.augment.ops import (
+    blur,
+    colour,
+    crops,
+    dropout,
+    grids,
+    light,
+    mirrors,
+    noise,
+    quality,
+    tones,
+    warps,
+    weather,
+)
 
 __all__ = ["CATALOGUE"]
 
@@ -16,7 +29,7 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "Affine": warps.Affine,
         "AutoContrast": tones.AutoContrast,
         "BoxBlur": blur.BoxBlur,
-        "Brightness": colour.Brightness,
+        "Brightness": tones.Brightness,
         "CLAHE": tones.CLAHE,
         "CenterCrop": crops.CenterCrop,
         "ChannelDropout": colour.ChannelDropout,
@@ -24,15 +37,15 @@ CATALOGUE: Mapping[str, type[Op]] = MappingProxyType(
         "ChromaticAberration": quality.ChromaticAberration,
         "CoarseDropout": dropout.CoarseDropout,
         "ColorJitter": colour.ColorJitter,
-        "ColorTemperature": colour.ColorTemperature,
-        "Contrast": colour.Contrast,
+        "ColorTemperature": light.ColorTemperature,
+        "Contrast": tones.Contrast,
         "CropAndPad": crops.CropAndPad,
         "Defocus": blur.Defocus,
         "Downscale": quality.Downscale,
         "ElasticTransform": grids.ElasticTransform,
         "Emboss": quality.Emboss,
         "Equalize": tones.Equalize,
-        "FancyPCA": colour.FancyPCA,
+        "FancyPCA": light.FancyPCA,
         "GaussianBlur": blur.GaussianBlur,
         "GaussianNoise": noise.GaussianNoise,
         "GlassBlur": blur.GlassBlur,

@@ -28,6 +28,7 @@ __all__ = [
     "MotionBlur",
     "ZoomBlur",
     "filtered",
+    "gaussian",
 ]
 
 _Zoom = Annotated[float, Field(ge=1, le=4)]
@@ -37,6 +38,15 @@ Kernel = npt.NDArray[np.float32]
 def filtered(image: ImageArray, kernel: Kernel) -> ImageArray:
     """Return (H, W, 3) uint8: the picture filtered with an odd (K, K) kernel, its edges mirrored."""
     return np.asarray(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101), dtype=np.uint8)
+
+
+def gaussian(image: ImageArray, sigma: float) -> ImageArray:
+    """Return (H, W, 3) uint8: the picture blurred with a normal bell, cut at three standard deviations.
+
+    In floating point, which costs half of OpenCV's bit-exact ``GaussianBlur``.
+    """
+    bell = cv2.getGaussianKernel(2 * max(1, round(3 * sigma)) + 1, sigma, cv2.CV_32F)
+    return np.asarray(cv2.sepFilter2D(image, -1, bell, bell), dtype=np.uint8)
 
 
 class GaussianBlur(Op):
@@ -51,7 +61,7 @@ class GaussianBlur(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Blur."""
-        return np.asarray(cv2.GaussianBlur(image, (0, 0), drawn[0]), dtype=np.uint8)
+        return gaussian(image, drawn[0])
 
 
 class BoxBlur(Op):
@@ -117,7 +127,7 @@ class MotionBlur(Kernelled):
     def kernel(self, drawn: Drawn) -> Kernel:
         """A line of one pixel's width, with soft edges."""
         length, angle = drawn
-        x, y = _grid(int(length) // 2 + 1)
+        x, y = _grid(int(length) // 2)
         along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
         end = np.clip(length / 2 + 0.5 - np.abs(along), 0, 1)
         return np.asarray(end * np.clip(1 - np.abs(across), 0, 1), dtype=np.float32)
@@ -204,4 +214,4 @@ class GlassBlur(Op):
         x = away[0] + np.arange(width, dtype=np.float32)
         y = away[1] + np.arange(height, dtype=np.float32)[:, None]
         taken = cv2.remap(image, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.GaussianBlur(taken, (0, 0), self.sigma), dtype=np.uint8)
+        return gaussian(np.asarray(taken, dtype=np.uint8), self.sigma)

@@ -17,33 +17,29 @@ from autodl_ray.augment.ops.fields import Factors, Parts
 from autodl_ray.images import ImageArray
 
 __all__ = [
-    "Brightness",
+    "LUMA",
     "ChannelDropout",
     "ChannelShuffle",
     "ColorJitter",
-    "ColorTemperature",
-    "Contrast",
-    "FancyPCA",
     "Grayscale",
     "Hue",
     "Linear",
+    "Matrix",
     "RGBShift",
     "Saturation",
     "ToSepia",
+    "mean_grey",
+    "scaled",
+    "shifted",
 ]
 
 Matrix = npt.NDArray[np.float64]
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _TO_RGB = np.linalg.inv(_TO_YIQ)
 _SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
-_XYZ_TO_RGB = np.array(
-    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
-)
-_DAYLIGHT = 6500.0
 _ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-_SAMPLE = 4096
 
 
 class Linear(Op):
@@ -60,19 +56,22 @@ class Linear(Op):
         return np.asarray(cv2.transform(image, self.matrix(image, drawn).astype(np.float32)), dtype=np.uint8)
 
 
-def _scaled(red: float, green: float, blue: float) -> Matrix:
+def scaled(red: float, green: float, blue: float) -> Matrix:
+    """Return the (3, 4) matrix that multiplies each channel by its factor."""
     return np.diag([red, green, blue]) @ np.eye(3, 4)
 
 
-def _shifted(red: float, green: float, blue: float) -> Matrix:
+def shifted(red: float, green: float, blue: float) -> Matrix:
+    """Return the (3, 4) matrix that adds a value, of 255, to each channel."""
     matrix = np.eye(3, 4)
     matrix[:, 3] = red, green, blue
     return matrix
 
 
-def _mean_grey(image: ImageArray) -> float:
+def mean_grey(image: ImageArray) -> float:
+    """Return the mean luminance, 0 to 255."""
     red, green, blue, _ = cv2.mean(image)
-    return float(_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)
+    return float(LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)
 
 
 def _hue_matrix(turn: float) -> Matrix:
@@ -100,13 +99,13 @@ class ColorJitter(Linear):
         """The four, one after the other."""
         brightness, contrast, saturation, hue = drawn
         matrix = np.empty((3, 4), dtype=np.float64)
-        matrix[:, :3] = (1 - saturation) * _LUMA
+        matrix[:, :3] = (1 - saturation) * LUMA
         matrix[:, :3] += saturation * np.eye(3)
         if hue:
             matrix[:, :3] = _hue_matrix(hue) @ matrix[:, :3]
         matrix[:, :3] *= brightness * contrast
         # Contrast pulls towards the mean grey of the brightened picture; grey stays grey under the other two.
-        matrix[:, 3] = (1 - contrast) * brightness * _mean_grey(image) if contrast != 1 else 0.0
+        matrix[:, 3] = (1 - contrast) * brightness * mean_grey(image) if contrast != 1 else 0.0
         return matrix
 
 
@@ -125,36 +124,6 @@ class Grayscale(Op):
         return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
-class Brightness(Linear):
-    """Make the picture brighter (factor above 1) or darker."""
-
-    factor: Factors = Field((0.7, 1.3), description="factor of every value, as [low, high] in [0, 10]")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (factor,)."""
-        return (rng.uniform(*self.factor),)
-
-    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
-        """Scale."""
-        return _scaled(drawn[0], drawn[0], drawn[0])
-
-
-class Contrast(Linear):
-    """Push the values away from the mean grey (factor above 1) or towards it."""
-
-    factor: Factors = Field((0.7, 1.3), description="factor of the distance, as [low, high] in [0, 10]; 0 is flat grey")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (factor,)."""
-        return (rng.uniform(*self.factor),)
-
-    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
-        """Scale around the mean grey."""
-        matrix = _scaled(drawn[0], drawn[0], drawn[0])
-        matrix[:, 3] = (1 - drawn[0]) * _mean_grey(image)
-        return matrix
-
-
 class Saturation(Linear):
     """Make the colours stronger (factor above 1) or paler."""
 
@@ -166,7 +135,7 @@ class Saturation(Linear):
 
     def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
         """Mix with the grey of each pixel."""
-        return _scaled(drawn[0], drawn[0], drawn[0]) + (1 - drawn[0]) * np.append(_LUMA, 0)
+        return scaled(drawn[0], drawn[0], drawn[0]) + (1 - drawn[0]) * np.append(LUMA, 0)
 
 
 class Hue(Linear):
@@ -222,7 +191,7 @@ class RGBShift(Linear):
 
     def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
         """Shift."""
-        return _shifted(*drawn)
+        return shifted(*drawn)
 
 
 class ToSepia(Linear):
@@ -238,54 +207,3 @@ class ToSepia(Linear):
         """Mix with the sepia matrix."""
         mixed = drawn[0] * _SEPIA + (1 - drawn[0]) * np.eye(3)
         return np.append(mixed, np.zeros((3, 1)), axis=1)
-
-
-class FancyPCA(Linear):
-    """Shift the colour along the principal axes of the picture's colours (Krizhevsky et al. 2012)."""
-
-    std: float = Field(0.1, ge=0, le=1, description="0 to 1: standard deviation of the share of each axis")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return a share of each of the three axes."""
-        return tuple(rng.gauss(0, self.std) for _ in range(3))
-
-    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
-        """Shift; the axes come from at most some 4,096 pixels, evenly spread."""
-        pixels = image.reshape(-1, 3)
-        pixels = pixels[:: max(1, len(pixels) // _SAMPLE)].astype(np.float64)
-        pixels -= pixels.mean(axis=0)
-        values, axes = np.linalg.eigh(np.einsum("ni,nj->ij", pixels, pixels) / len(pixels))
-        # The sign of an axis is the solver's choice: fix it, or another machine gives another picture.
-        axes = axes * np.where(axes.sum(axis=0) < 0, -1, 1)
-        return _shifted(*(axes * np.sqrt(np.maximum(values, 0)) * drawn).sum(axis=1))
-
-
-class ColorTemperature(Linear):
-    """See the picture in warmer (below 6500 K) or colder light of a black body (Zini et al. 2023, Planckian jitter)."""
-
-    kelvin_low: float = Field(4000.0, ge=1700, le=25000, description="1700 to 25000: warmest light, in kelvin")
-    kelvin_high: float = Field(12000.0, ge=1700, le=25000, description="1700 to 25000: coldest light, in kelvin")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (temperature,), in kelvin; evenly spread in 1 / kelvin, as the eye sees it."""
-        return (1 / rng.uniform(1 / self.kelvin_high, 1 / self.kelvin_low),)
-
-    def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
-        """Scale each channel by the light's colour against daylight."""
-        gain = np.maximum(_black_body(drawn[0]) / _black_body(_DAYLIGHT), 0.01) ** (1 / 2.2)
-        return _scaled(*(gain / (gain @ _LUMA)))
-
-
-def _black_body(kelvin: float) -> Matrix:
-    """Return the linear sRGB of a black body's light (Kim et al. 2002, cubic fit of the Planckian locus)."""
-    t = 1000 / kelvin
-    low = kelvin <= 4000
-    warm, cold = (-0.2661239, -0.2343589, 0.8776956, 0.179910), (-3.0258469, 2.1070379, 0.2226347, 0.24039)
-    x = np.polyval(warm if low else cold, t)
-    if kelvin <= 2222:
-        y = np.polyval((-1.1063814, -1.34811020, 2.18555832, -0.20219683), x)
-    elif low:
-        y = np.polyval((-0.9549476, -1.37418593, 2.09137015, -0.16748867), x)
-    else:
-        y = np.polyval((3.0817580, -5.87338670, 3.75112997, -0.37001483), x)
-    return np.asarray(_XYZ_TO_RGB @ np.array([x / y, 1.0, (1 - x - y) / y]))

@@ -31,7 +31,7 @@ def through_albumentations(name: str, image: ImageArray, *, seed: float, **param
     return np.asarray(transform(image=image.copy())["image"], dtype=np.uint8)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _made(name: str, params: tuple[tuple[str, Any], ...]) -> Any:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
     import albumentations

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from autodl_ray.augment.op import Drawn, Family, Op, Target
-from autodl_ray.augment.ops.blur import filtered
+from autodl_ray.augment.ops.blur import filtered, gaussian
 from autodl_ray.augment.ops.fields import Counts, Factors, Parts, Positives, Qualities, Shares
 from autodl_ray.augment.ops.foreign import through_albumentations
 from autodl_ray.images import ImageArray
@@ -166,7 +166,7 @@ class UnsharpMask(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Blur and add."""
-        blurred = cv2.GaussianBlur(image, (0, 0), drawn[0])
+        blurred = gaussian(image, drawn[0])
         return np.asarray(cv2.addWeighted(image, 1 + drawn[1], blurred, -drawn[1], 0), dtype=np.uint8)
 
 
@@ -201,15 +201,15 @@ class Superpixels(Op):
     share: Parts = Field((0.1, 0.5), description="share of the patches that is replaced, as [low, high] in [0, 1]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (share, seed of the choice)."""
-        return (rng.uniform(*self.share), rng.getrandbits(32))
+        """Return (seed of the share and the choice,)."""
+        return (rng.getrandbits(32),)
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Find the patches, and fill some; a picture of fewer than 8 pixels a side has none."""
         if min(image.shape[:2]) < 8:
             return image
         return through_albumentations(
-            "Superpixels", image, seed=drawn[1], n_segments=self.patches, p_replace=(drawn[0], drawn[0])
+            "Superpixels", image, seed=drawn[0], n_segments=self.patches, p_replace=self.share
         )
 
 

@@ -65,8 +65,8 @@ class RandomSnow(Op):
     kind: Literal["bleach", "texture"] = Field("bleach", description="bleach (flat snow) or texture (with flakes)")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (amount, seed of the flakes)."""
-        return (rng.uniform(*self.amount), rng.getrandbits(32))
+        """Return (seed of the amount and the flakes,)."""
+        return (rng.getrandbits(32),)
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Lay the snow."""
@@ -75,8 +75,8 @@ class RandomSnow(Op):
         return through_albumentations(
             "RandomSnow",
             image,
-            seed=drawn[1],
-            snow_point_range=(drawn[0], drawn[0]),
+            seed=drawn[0],
+            snow_point_range=self.amount,
             brightness_coeff=self.light,
             method=self.kind,
         )
@@ -99,7 +99,7 @@ class RandomSunFlare(Op):
         """Draw the flare."""
         if min(image.shape[:2]) < _SMALLEST:
             return image
-        radius = max(2, round(drawn[0] * min(image.shape[:2])))
+        radius = 4 * max(1, round(drawn[0] * min(image.shape[:2]) / 4))  # in steps, so that few are made
         return through_albumentations("RandomSunFlare", image, seed=drawn[1], src_radius=radius, method=self.kind)
 
 
