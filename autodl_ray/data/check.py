@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -101,7 +102,8 @@ def _remember(
     memory: Memory, records: Sequence[Record], facts: Sequence[PictureFacts | None], lasting: Sequence[bool]
 ) -> None:
     kept = [(r, f) for r, f, lasts in zip(records, facts, lasting, strict=True) if f is not None and lasts]
-    memory.save([record for record, _ in kept], [fact for _, fact in kept])
+    with contextlib.suppress(OSError):  # a full disk: the next reading takes longer, and nothing else
+        memory.save([record for record, _ in kept], [fact for _, fact in kept])
 
 
 def _stop_if_asked(context: Context) -> None:

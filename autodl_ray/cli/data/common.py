@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from autodl_ray.artifacts import Store
     from autodl_ray.runtime import Context
 
-__all__ = ["Json", "StoreOption", "human_bytes", "open_store", "surroundings"]
+__all__ = ["Json", "StoreOption", "human_bytes", "many_small_objects", "open_store", "surroundings"]
 
 StoreOption = Annotated[
     str | None, typer.Option("--store", help="Where versions are kept.  [default: $AUTODL_STORE or ./runs]")
@@ -35,6 +38,16 @@ def surroundings(store: Store, console: Console, *, seed: int = 0) -> Context:
 
     stop = StopFlag(Path(store.root) / "stop-data")
     return Context(store, "", seed, Budget(float("inf")), ConsoleProgress(console), stop)
+
+
+@contextmanager
+def many_small_objects() -> Iterator[None]:
+    """Hold off the search for cycles while hundreds of thousands of rows are made: it took a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def human_bytes(size: float) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from autodl_ray.cli.console import Console
 from autodl_ray.cli.data import version_files
-from autodl_ray.cli.data.common import Json, StoreOption, human_bytes, open_store, surroundings
+from autodl_ray.cli.data.common import Json, StoreOption, human_bytes, many_small_objects, open_store, surroundings
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts import Store
@@ -75,11 +75,19 @@ def _snapshot(
     place = open_store(store)
     place.check_writable()
     split = _split_spec(by=by, group=group, val=val, test=test, splits=splits)
-    listing = read(path, cache=place.folder("cache/formats"), format=format)
-    done = snapshot(
-        listing, split=split, context=surroundings(place, console, seed=seed), name=name, tag=tag, message=message,
-        source=path, copy=not no_copy, force=force,
-    )  # fmt: skip
+    with many_small_objects():
+        listing = read(path, cache=place.folder("cache/formats"), format=format)
+        done = snapshot(
+            listing,
+            split=split,
+            context=surroundings(place, console, seed=seed),
+            name=name,
+            tag=tag,
+            message=message,
+            source=path,
+            copy=not no_copy,
+            force=force,
+        )
     entry = done.entry
     new = "new version" if done.new else "unchanged: version"
     console.print(f"{new} {entry.short}  {_counts(entry.facts)}")

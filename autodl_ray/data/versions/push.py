@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ from autodl_ray.runtime.progress import Progress
 
 __all__ = ["Moved", "push"]
 
-_PACKS_AT_ONCE = 4
+_PACKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -155,17 +157,9 @@ def _send(shipment: _Shipment, packs: Packs, remote: Remote, there: Mapping[str,
     size = _size(shipment)
     key = f"{PACKS}/{shipment.name}"
     if there.get(f"{shipment.name}{PACK_SUFFIX}") != size:  # else a push was interrupted between pack and index
-        data = bytearray()
-        for (digest, _), blob in zip(shipment.content, shipment.blobs, strict=True):
-            part = packs.read(blob)
-            if hashlib.sha256(part).digest() != digest:
-                raise StoreError(
-                    "A pack is damaged here; it was not sent.",
-                    seen=blob.pack[:12],
-                    hint="autodl data verify --repair REMOTE",
-                )
-            data += part
-        remote.write(f"{key}{PACK_SUFFIX}", memoryview(data))
+        with _contents(shipment, packs) as data:
+            _check(shipment, data)
+            remote.write(f"{key}{PACK_SUFFIX}", data)
         written = remote.size(f"{key}{PACK_SUFFIX}")
         if written != size:
             raise StoreError(
@@ -173,6 +167,33 @@ def _send(shipment: _Shipment, packs: Packs, remote: Remote, there: Mapping[str,
             )
     remote.write(f"{key}{INDEX_SUFFIX}", pack_index_bytes(shipment.content))
     return size
+
+
+@contextmanager
+def _contents(shipment: _Shipment, packs: Packs) -> Iterator[memoryview]:
+    """Yield the bytes of a shipment: a pack that lies here is mapped, not read into memory."""
+    if packs.path(shipment.name).exists() and _size(shipment):
+        with packs.path(shipment.name).open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        view = memoryview(mapped)
+        try:
+            yield view
+        finally:
+            view.release()
+        return
+    yield memoryview(b"".join(packs.read(blob) for blob in shipment.blobs))
+
+
+def _check(shipment: _Shipment, data: memoryview) -> None:
+    offset = 0
+    for digest, length in shipment.content:
+        if hashlib.sha256(data[offset : offset + length]).digest() != digest:
+            raise StoreError(
+                "A pack is damaged here; it was not sent.",
+                seen=f"{shipment.name[:12]} at byte {offset}",
+                hint="autodl data verify --repair REMOTE",
+            )
+        offset += length
 
 
 def _send_artifact(artifact: Artifact, entry: Entry, remote: Remote) -> None:

@@ -57,6 +57,8 @@ class Remote:
                 accepted="s3://bucket/prefix?region=…&endpoint_override=HOST:PORT&scheme=http, or a folder",
             ) from error
         self.is_local = isinstance(self.fs, pafs.LocalFileSystem)
+        if pa.io_thread_count() < THREADS:  # the parts of an upload are sent by these threads
+            pa.set_io_thread_count(THREADS)
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
