@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,11 +71,12 @@ def fit_head(
     *,
     num_classes: int,
     seed: int,
+    class_weights: tuple[float, ...] | None = None,
 ) -> HeadFit:
     """Fit the head on training features, with the L2 strength that does best on validation.
 
-    Best is the lowest validation loss: with a few hundred samples it is far less noisy than accuracy, and it
-    keeps the logits at a scale that fine-tuning can start from.
+    Best is the lowest validation loss (with the class weights, where there are some): with a few hundred samples it is
+    far less noisy than accuracy, and it keeps the logits at a scale that fine-tuning can start from.
 
     Args:
         features: (N, D) float32 of the training split.
@@ -84,6 +85,7 @@ def fit_head(
         val_labels: (M,) int64.
         num_classes: C.
         seed: Draws the rows of the search where there are very many.
+        class_weights: C factors of the loss, by class, 1 on average over the training samples; None: all count alike.
 
     Raises:
         InputError: The shapes do not agree or there are no samples.
@@ -94,21 +96,23 @@ def fit_head(
     x, y = _standardised(features[rows_used], mean, scale), labels[rows_used]
     val = _standardised(val_features, mean, scale)
     theta = np.zeros((features.shape[1] + 1, num_classes), dtype=np.float64)
-    tried: list[tuple[dict[str, float], npt.NDArray[np.float64]]] = []
+    by_class = np.ones(num_classes) if class_weights is None else np.array(class_weights)
+    tried: list[_Tried] = []
     for l2 in L2_GRID:
         began = time.perf_counter()
-        theta = _minimise(x, y, l2=l2 * len(features) / len(x), start=theta)
-        scores = score(_softmax(_logits(val, theta)), val_labels)
-        tried.append(({"l2": l2, **scores, "seconds": time.perf_counter() - began}, theta))
-        if _is_overfitting([row["loss"] for row, _ in tried]):
+        theta = _minimise(x, y, by_class[y], l2=l2 * len(features) / len(x), start=theta)
+        probabilities = _softmax(_logits(val, theta))
+        row = {"l2": l2, **score(probabilities, val_labels), "seconds": time.perf_counter() - began}
+        tried.append(_Tried(_weighted_loss(probabilities, val_labels, by_class), row, theta))
+        if _is_overfitting([one.loss for one in tried]):
             break
-    row, theta = min(tried, key=lambda t: t[0]["loss"])
+    _, row, theta = min(tried, key=lambda one: one.loss)
     if len(x) < len(features):
-        theta = _minimise(_standardised(features, mean, scale), labels, l2=row["l2"], start=theta)
+        theta = _minimise(_standardised(features, mean, scale), labels, by_class[labels], l2=row["l2"], start=theta)
     weight = (theta[:-1] * scale[:, None]).T.astype(np.float32)
     bias = (theta[-1] - _product(weight.astype(np.float64), mean.astype(np.float64))).astype(np.float32)
     scores = score(_softmax(_product(val_features, weight.T) + bias), val_labels)
-    return HeadFit(np.ascontiguousarray(weight), bias, row["l2"], scores, tuple(r for r, _ in tried))
+    return HeadFit(np.ascontiguousarray(weight), bias, row["l2"], scores, tuple(one.row for one in tried))
 
 
 def save_head(fit: HeadFit, path: Path) -> None:
@@ -190,18 +194,37 @@ def _softmax(logits: Array) -> Array:
     return result
 
 
-def _minimise(x: Array, y: Labels, *, l2: float, start: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Minimise mean cross-entropy + l2 / 2 · ‖weight‖² by L-BFGS; theta is (D + 1, C), the bias last, not shrunk."""
+class _Tried(NamedTuple):
+    """A strength: the validation loss that it is chosen by, what is told of it, and its solution."""
+
+    loss: float
+    row: dict[str, float]
+    theta: npt.NDArray[np.float64]
+
+
+def _weighted_loss(probabilities: Array, labels: Labels, by_class: npt.NDArray[np.float64]) -> float:
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    weights = by_class[labels]
+    return float(-(weights * np.log(np.clip(chosen, 1e-12, 1.0))).sum() / max(weights.sum(), 1e-12))
+
+
+def _minimise(
+    x: Array, y: Labels, weights: npt.NDArray[np.float64], *, l2: float, start: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Minimise the mean of weight · cross-entropy + l2 / 2 · ‖weight‖² by L-BFGS.
+
+    theta is (D + 1, C), the bias last, not shrunk.
+    """
     from scipy.optimize import minimize
 
-    rows = np.arange(len(y))
+    rows, shares = np.arange(len(y)), (weights / len(y)).astype(np.float32)
 
     def objective(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         theta = flat.reshape(start.shape)
         probabilities = _softmax(_logits(x, theta))
-        loss = -np.log(np.maximum(probabilities[rows, y], 1e-30)).mean(dtype=np.float64)
+        loss = -(shares * np.log(np.maximum(probabilities[rows, y], 1e-30))).sum(dtype=np.float64)
         probabilities[rows, y] -= 1
-        probabilities /= len(y)
+        probabilities *= shares[:, None]
         gradient = np.empty_like(theta)
         gradient[:-1] = _product(x.T, probabilities) + l2 * theta[:-1]
         gradient[-1] = probabilities.sum(axis=0)

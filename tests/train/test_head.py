@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from autodl_ray.data.sampling import class_weights
 from autodl_ray.errors import BundleError, InputError
 from autodl_ray.train.head import L2_GRID, HeadFit, fit_head, load_head, save_head
 from tests.train.sources import digits
@@ -39,6 +40,24 @@ def test_as_good_as_scikit_learn_on_raw_features(fitted: HeadFit) -> None:
     ours /= ours.sum(1, keepdims=True)
     assert np.abs(ours - theirs).max() < 0.03
     assert fit.scores["accuracy"] >= 0.95
+
+
+def test_class_weights_are_scikit_learns_and_help_a_rare_class() -> None:
+    x, y, vx, vy = features()
+    kept = np.flatnonzero((y != 8) | (np.cumsum(y == 8) % 20 == 1))
+    x, y = x[kept], y[kept]
+    weights = tuple(class_weights(y, 10).tolist())
+    plain, fit = (fit_head(x, y, vx, vy, num_classes=10, seed=0, class_weights=w) for w in (None, weights))
+    mean, std = x.mean(0), x.std(0)
+    std[std == 0] = 1
+    peer = LogisticRegression(C=1 / (fit.l2 * len(x)), max_iter=1000, tol=1e-5, class_weight=dict(enumerate(weights)))
+    theirs = peer.fit((x - mean) / std, y).predict_proba((vx - mean) / std)
+    logits = vx @ fit.weight.T + fit.bias
+    ours = np.exp(logits - logits.max(1, keepdims=True))
+    ours /= ours.sum(1, keepdims=True)
+    assert np.abs(ours - theirs).max() < 0.05
+    before, after = (((vx @ f.weight.T + f.bias).argmax(1) == vy)[vy == 8].mean() for f in (plain, fit))
+    assert after > before + 0.1
 
 
 def test_strength_is_chosen_on_validation(fitted: HeadFit) -> None:
