@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from autodl_ray.augment import CATALOGUE
 from autodl_ray.augment.op import Boxes, Op, Target
-from autodl_ray.augment.ops import crops, grids, mirrors, moving, warps
+from autodl_ray.augment.ops import crops, grids, mirrors, warps
+from autodl_ray.augment.ops.displaced import Displaced
+from autodl_ray.augment.ops.fields import UNKNOWN
+from autodl_ray.augment.ops.mirrored import Mirrored
+from autodl_ray.augment.ops.warped import Warped
+from autodl_ray.augment.ops.windowed import Windowed
 from autodl_ray.augment.scene import MIN_AREA, MIN_VISIBLE, Scene, apply_op, cut_boxes
 
 TARGET = Target(40, fill=(1, 2, 3))
@@ -21,9 +26,9 @@ CASES = 10_000
 MOVING = [name for name, op in CATALOGUE.items() if op.moves_pixels]
 KINDS: dict[type[Op], list[str]] = {
     kind: [name for name in MOVING if issubclass(CATALOGUE[name], kind)]
-    for kind in (moving.Windowed, moving.Mirrored, moving.Warped, moving.Displaced)
+    for kind in (Windowed, Mirrored, Warped, Displaced)
 }
-LOOSE = {moving.Windowed: 1.01, moving.Mirrored: 0.01, moving.Warped: 4.0, moving.Displaced: 2.5}
+LOOSE = {Windowed: 1.01, Mirrored: 0.01, Warped: 4.0, Displaced: 2.5}
 """Pixels by which a box may be larger than what was painted: sharp corners between two pixels are not seen."""
 
 
@@ -135,7 +140,7 @@ def check_picture(moved: Scene) -> None:
     colours = np.array([(17, 17, 17), *(colour_of(label) for label in range(1, CELLS * CELLS + 1))])
     mask = moved.mask
     inner = mask[1:-1, 1:-1]
-    same = inner != moving.UNKNOWN
+    same = inner != UNKNOWN
     for dy in (0, 1, 2):
         for dx in (0, 1, 2):
             same = same & (mask[dy : dy + inner.shape[0], dx : dx + inner.shape[1]] == inner)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from autodl_ray.augment.op import Op, Target
-from autodl_ray.augment.ops import blur, chance, colour, light, noise, quality, tones, weather
+from autodl_ray.augment.ops import blur, chance, colour, light, noise, quality, spaces, tones, weather
 from autodl_ray.images import ImageArray
 
 TARGET = Target(16, fill=(1, 2, 3))
@@ -74,7 +74,7 @@ def test_as_pillow_does_it(
         (tones.RandomGamma(), (1.0,)),
         (tones.Posterize(), (8,)),
         (tones.RandomToneCurve(), (1 / 3, 2 / 3)),
-        (tones.Illumination(), (0.0, 1.0)),
+        (spaces.Illumination(), (0.0, 1.0)),
         (quality.Sharpness(), (1.0,)),
         (quality.Sharpen(), (0.0,)),
         (quality.UnsharpMask(), (1.0, 0.0)),
@@ -126,7 +126,7 @@ def test_channels() -> None:
 
 def test_hue_of_hsv_turns_the_circle() -> None:
     red = np.full((2, 2, 3), (200, 30, 30), dtype=np.uint8)
-    green = tones.HueSaturationValue().apply(red, (1 / 3, 0, 0), TARGET)[0, 0]
+    green = spaces.HueSaturationValue().apply(red, (1 / 3, 0, 0), TARGET)[0, 0]
     assert green[1] > 190
     assert max(green[0], green[2]) < 45
 

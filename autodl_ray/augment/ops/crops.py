@@ -10,7 +10,7 @@ from pydantic import Field
 
 from autodl_ray.augment.op import Drawn, Target
 from autodl_ray.augment.ops.fields import Border, Parts, Positives, Shares, Signeds
-from autodl_ray.augment.ops.moving import Window, Windowed
+from autodl_ray.augment.ops.windowed import Window, Windowed
 
 __all__ = [
     "CenterCrop",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 __all__ = [
+    "UNKNOWN",
     "Amounts",
     "Angle",
     "Angles",
@@ -22,6 +23,9 @@ __all__ = [
     "Signeds",
     "ordered",
 ]
+
+UNKNOWN = 255
+"""What a mask says of pixels from outside the picture."""
 
 T = TypeVar("T", bound=float)
 

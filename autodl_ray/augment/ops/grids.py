@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field
 
 from autodl_ray.augment.op import Boxes, Drawn, Target
 from autodl_ray.augment.ops.chance import uniform
+from autodl_ray.augment.ops.displaced import Displaced
 from autodl_ray.augment.ops.fields import ordered
-from autodl_ray.augment.ops.moving import Displaced
 
 __all__ = ["ElasticTransform", "GridDistortion", "Nodes", "OpticalDistortion", "PiecewiseAffine"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from autodl_ray.augment.op import Drawn
-from autodl_ray.augment.ops.moving import Mirror, Mirrored
+from autodl_ray.augment.ops.mirrored import Mirror, Mirrored
 
 __all__ = ["HorizontalFlip", "RandomRotate90", "SquareSymmetry", "Transpose", "VerticalFlip", "quarter_turns"]
 

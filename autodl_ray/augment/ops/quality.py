@@ -208,9 +208,8 @@ class Superpixels(Op):
         """Find the patches, and fill some; a picture of fewer than 8 pixels a side has none."""
         if min(image.shape[:2]) < 8:
             return image
-        return through_albumentations(
-            "Superpixels", image, seed=drawn[0], n_segments=self.patches, p_replace=self.share
-        )
+        patches = min(self.patches, image.shape[0] * image.shape[1] // 16)  # of at least 4 x 4 pixels
+        return through_albumentations("Superpixels", image, seed=drawn[0], n_segments=patches, p_replace=self.share)
 
 
 class ChromaticAberration(Op):

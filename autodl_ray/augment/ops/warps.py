@@ -11,8 +11,9 @@ from pydantic import Field
 
 from autodl_ray.augment.op import Boxes, Drawn, Mask, Target
 from autodl_ray.augment.ops.fields import Angle, Angles, Border, Leans, Positives
+from autodl_ray.augment.ops.mirrored import mirror, mirror_boxes
 from autodl_ray.augment.ops.mirrors import quarter_turns
-from autodl_ray.augment.ops.moving import Floats, Warp, Warped, mirror, mirror_boxes
+from autodl_ray.augment.ops.warped import Floats, Warp, Warped
 from autodl_ray.images import ImageArray
 
 __all__ = [
