@@ -24,7 +24,7 @@ from autodl_ray.runtime import Context
 
 __all__ = ["Measures", "measure"]
 
-_VERSION = 1  # of what is measured; another number measures everything anew
+_VERSION = 2  # of what is measured; another number measures everything anew
 _CHUNK = 16
 _LEAST_SIDE = 256
 _MOST_SIDE = 512
@@ -36,7 +36,7 @@ class Measures:
     """What was measured of N pictures.
 
     Attributes:
-        looks: (N, 6) float32, see :data:`~autodl_ray.data.cleaning.looks.LOOKS`.
+        looks: (N, 4) float32, see :data:`~autodl_ray.data.cleaning.looks.LOOKS`.
         hashes: (N,) uint64 perceptual hashes.
         copies: (N, 32, 32, 3) uint8 small copies.
         deep: (N, D) float16 features of the backbone; D is 0 without one.
