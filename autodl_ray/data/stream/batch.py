@@ -87,6 +87,8 @@ def cut(
         DatasetError: No picture of a whole batch can be read.
     """
     for block, data in made:
+        if len(data) != len(block.positions):
+            raise DatasetError(f"{len(data)} of {len(block.positions)} pictures of a block came back.")
         if data.failed:
             note({samples.paths[block.positions[row]]: why for row, why in data.failed.items()})
         first = 0

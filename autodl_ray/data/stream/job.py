@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.augment import AugmentPolicy
-from autodl_ray.data.stream.blocks import Block, BlockData
+from autodl_ray.augment import AugmentPolicy, Scene
+from autodl_ray.augment.fitting import fit_scene
+from autodl_ray.data.stream.blocks import Block, BlockData, BoxRows
 from autodl_ray.data.stream.decoded import Decoded, Picture
 from autodl_ray.data.stream.order import augment_seed
 from autodl_ray.data.stream.pictures import Pictures
 from autodl_ray.errors import DatasetError
-from autodl_ray.images import ImageArray, Preprocess, decode_image, fit_image
+from autodl_ray.images import ImageArray, Preprocess, decode_image, image_size
 
 __all__ = ["Job", "augmented", "fill_of", "imported", "train_detail"]
 
@@ -61,12 +62,16 @@ class Job:
         size = self.preprocess.size
         images = np.empty((len(block.positions), size, size, 3), dtype=np.uint8)
         failed: dict[int, str] = {}
+        scenes: list[Scene | None] = []
         for row, picture in enumerate(found):
             if isinstance(picture, str):
                 failed[row], images[row] = picture, 0
-            else:
-                images[row] = self._finish(picture.image, block, row)
-        return BlockData(images, failed)
+                scenes.append(None)
+                continue
+            scene = self._finish(self._scene(picture, int(block.positions[row])), block, row)
+            images[row] = scene.image
+            scenes.append(replace(scene, image=images[row]))
+        return BlockData(images, failed, None if self.pictures.boxes is None else _box_rows(scenes))
 
     def _read(self, positions: npt.NDArray[np.int64]) -> Iterator[Picture | str]:
         with self.pictures.reader() as reader:
@@ -74,18 +79,39 @@ class Job:
                 yield _or_reason(lambda position=position: self._decode(reader.read(position)))  # type: ignore[misc]
 
     def _decode(self, data: bytes) -> Picture:
-        return Picture(decode_image(data, at_least=self.at_least))
+        image = decode_image(data, at_least=self.at_least)
+        if self.pictures.boxes is None:
+            return Picture(image)
+        width, height = image_size(data)
+        return Picture(image, (image.shape[1] / width, image.shape[0] / height))
 
-    def _finish(self, image: ImageArray, block: Block, row: int) -> ImageArray:
+    def _scene(self, picture: Picture, position: int) -> Scene:
+        if self.pictures.boxes is None:
+            return Scene(picture.image)
+        coords, labels = self.pictures.boxes.of(position)
+        return Scene(picture.image, boxes=coords * np.array(picture.scale * 2, dtype=np.float32), labels=labels)
+
+    def _finish(self, scene: Scene, block: Block, row: int) -> Scene:
+        size, fit, fill = self.preprocess.size, self.preprocess.fit, fill_of(self.preprocess)
         if self.augment is None or self.augment.is_empty:
-            return fit_image(image, size=self.preprocess.size, fit=self.preprocess.fit, fill=fill_of(self.preprocess))
+            return fit_scene(scene, size=size, fit=fit, fill=fill)
         seed = augment_seed(
             self.seed,
             epoch=block.epoch,
             sample_id=int(self.pictures.ids[block.positions[row]]),
             occurrence=int(block.occurrences[row]),
         )
-        return augmented(image, self.augment, preprocess=self.preprocess, rng_seed=seed)
+        return self.augment.apply_scene(scene, size=size, fit=fit, rng_seed=seed, fill=fill)
+
+
+def _box_rows(scenes: Sequence[Scene | None]) -> BoxRows:
+    """Put the boxes of pictures together; one that could not be read has none."""
+    coords = [np.zeros((0, 4), np.float32) if one is None or one.boxes is None else one.boxes for one in scenes]
+    labels = [np.zeros(0, np.int64) if one is None or one.labels is None else one.labels for one in scenes]
+    starts = np.cumsum([0, *(len(part) for part in labels)])
+    return BoxRows(
+        np.concatenate(coords).astype(np.float32), np.concatenate(labels).astype(np.int64), starts.astype(np.int64)
+    )
 
 
 def _or_reason(make: Callable[[], Picture]) -> Picture | str:

@@ -70,8 +70,9 @@ class Plan:
 
     A global batch is the same for every number of workers; worker ``rank`` gets its rank-th slice (as
     ``numpy.array_split`` cuts it), so that every worker has the same number of batches. The last batch of an epoch
-    holds what is left. With one worker every sample comes exactly once an epoch. With more that holds too, unless
-    the last batch has fewer samples than there are workers: then samples from the start of the epoch's order
+    holds what is left; where that is less than one a worker, it takes what is missing from the batch before. So
+    every sample comes exactly once an epoch, for every number of workers. The one exception are batches of hardly one
+    sample a worker, where that leaves the batch before too small: then samples from the start of the epoch's order
     are repeated until each worker has one.
 
     With weights an epoch has N samples too, drawn by :func:`weighted_draw` from (seed, epoch) alone and cut like
@@ -122,13 +123,22 @@ class Plan:
         """Yield this worker's part of each batch of an epoch, from step ``first`` on."""
         order = self.order(epoch)
         earlier = np.zeros_like(order) if self.weights is None else _occurrences(order)
-        rows = np.arange(self.num_samples)
+        rows, cuts = np.arange(self.num_samples), self._cuts()
         for step in range(first, self.steps if stop is None else stop):
-            batch = rows[step * self.batch_size : (step + 1) * self.batch_size]
+            batch = rows[cuts[step] : cuts[step + 1]]
             if len(batch) < self.world_size:
                 batch = np.concatenate([batch, np.resize(rows, self.world_size - len(batch))])
             mine = batch if self.world_size == 1 else np.array_split(batch, self.world_size)[self.rank]
             yield Slice(order[mine], earlier[mine])
+
+    def _cuts(self) -> list[int]:
+        """Return where each batch begins in the order of an epoch, and where the last one ends."""
+        cuts = [*range(0, self.num_samples, self.batch_size), self.num_samples]
+        if self.steps > 1:
+            short = self.world_size - (cuts[-1] - cuts[-2])
+            if 0 < short <= self.batch_size - self.world_size:
+                cuts[-2] -= short
+        return cuts
 
     def batches(self, epoch: int, first: int = 0, stop: int | None = None) -> Iterator[Positions]:
         """Yield the positions (0 … N-1) of this worker's part of each batch of an epoch, from step ``first`` on."""
