@@ -141,8 +141,8 @@ class SplitSpec(Section):
     )
     group: str | None = Field(
         None,
-        description="for by: group: a regular expression whose first (...) group in the path names the group "
-        "(null: the group column of the data set)",
+        description="for by: group or hash: a regular expression whose first (...) group in the path names the group "
+        "(null: the group column of the data set, where it has one)",
     )
     val: float = Field(0.15, gt=0, lt=0.5, description="share of the samples for validation (selection)")
     test: float = Field(0.15, gt=0, lt=0.5, description="share of the samples for the sealed test split")

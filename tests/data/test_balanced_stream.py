@@ -18,9 +18,10 @@ SCALE = 9  # 72 px a side: photos, not tiny pictures
 
 
 @pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another test of the session may have started Ray: these are about a process without it."""
-    monkeypatch.setattr(execution, "ray_is_on", lambda: False)
+def no_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of the session may have started Ray: most of these are about a process without it."""
+    if request.node.get_closest_marker("ray") is None:
+        monkeypatch.setattr(execution, "ray_is_on", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,16 @@ def test_validation_is_as_it_is(parts: tuple[TrainSamples, ValSamples], kept: bo
     source = make(parts, kept=kept)
     taken(source, stop=1, balanced=True)
     assert np.concatenate([batch.ids for batch in source.val_batches(batch_size=4)]).tolist() == list(range(15))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_gives_what_threads_give(parts: tuple[TrainSamples, ValSamples], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "ray_is_on", lambda: False)
+        expected = taken(make(parts, kept=False), balanced=True)
+    for kept in (True, False):
+        source = make(parts, kept=kept)
+        assert taken(source, balanced=True) == expected
+        ranks = [taken(source, start=1, balanced=True, rank=rank, world_size=2)[0] for rank in range(2)]
+        assert sorted(row for rank in ranks for row in rank) == sorted(expected[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 from collections import Counter, defaultdict
@@ -16,11 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autodl_ray.data import formats, run
 from autodl_ray.data.assign import Unit, grouped
 from autodl_ray.data.splits import SPLITS, Division, Picture, divide
 from autodl_ray.errors import DatasetError, SpecError
 from autodl_ray.seeding import rng_for
-from autodl_ray.spec import SplitSpec
+from autodl_ray.spec import DataSpec, SplitSpec
+from tests.data.conftest import MakeFolder, make_context, write_picture
 
 ROOT = Path("photos")
 
@@ -300,6 +303,48 @@ def test_boxes_by_group_and_by_hash() -> None:
     division = split(pictures, by="group")
     assert sizes(division)["val"] == pytest.approx(90, abs=20)
     assert set(sizes(split(pictures, by="hash"))) == set(SPLITS)
+
+
+@pytest.mark.shared
+def test_bccd_is_stratified_by_its_rarest_cell(tmp_path: Path) -> None:
+    root = Path(os.environ.get("AUTODL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "bccd" / "BCCD"
+    if not root.is_dir():
+        pytest.skip("the shared data sets are not here")
+    records = formats.read(str(root), cache=tmp_path, format="auto").records
+    pictures = [Picture(r.path, None, r.path, labels=tuple(box.label for box in r.boxes or ())) for r in records]
+    division = split(pictures)
+    counts = Counter(name for p in pictures for name in p.shows)
+    for part in ("val", "test"):
+        got = Counter(name for p in pictures if division.splits[p.path] == part for name in p.shows)
+        assert all(got[name] / counts[name] == pytest.approx(0.15, abs=0.01) for name in counts)
+    assert len(counts) == 3
+
+
+# -- through the stage
+
+
+def test_a_folder_that_grows_keeps_its_splits(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"a": 60, "b": 40})
+    spec = DataSpec.model_validate({"path": str(root), "split": {"by": "hash"}})
+    before = run(spec, context=make_context(tmp_path / "runs"))
+    for i in range(30):
+        write_picture(root / "a" / f"  before all {i}.png", 5000 + i)
+        write_picture(root / "b" / f"zz {i}.png", 6000 + i)
+    after = run(spec, context=make_context(tmp_path / "runs"))
+    assert after.id != before.id
+    assert set(before.train.paths) < set(after.train.paths)
+    assert set(before.val.paths) <= set(after.val.paths)
+    assert before.test.size <= after.test.size
+    assert len(after.train) + len(after.val) + after.test.size == 160
+
+
+def test_a_group_from_the_path_through_the_stage(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"a": 60, "b": 40})
+    spec = DataSpec.model_validate({"path": str(root), "split": {"by": "group", "group": r"(\d)\.png$"}})
+    version = run(spec, context=make_context(tmp_path / "runs"))
+    ends = [{path[-5] for path in part.paths} for part in (version.train, version.val)]
+    assert not ends[0] & ends[1]
+    assert all(ends)
 
 
 # -- given splits keep precedence
