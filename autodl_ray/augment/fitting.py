@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -29,16 +31,16 @@ def fit_scene(scene: Scene, *, size: int, fit: Fit, fill: tuple[int, int, int] =
         boxes, cut at the edges and dropped as :func:`autodl_ray.augment.scene.cut_boxes` does.
     """
     height, width = scene.image.shape[:2]
+    if height == width == size:  # nothing to do, whatever the rule
+        return replace(scene, image=np.ascontiguousarray(scene.image))
     where = fit_geometry(height, width, size=size, fit=fit)
     image = np.ascontiguousarray(fit_image(scene.image, size=size, fit=fit, fill=fill))
-    if where == Geometry(height, width, 0, 0):
-        return Scene(image, scene.mask, scene.boxes, scene.labels)
     mask = None if scene.mask is None else _fit_mask(scene.mask, where, size)
-    if scene.boxes is None or scene.labels is None:
-        return Scene(image, mask, scene.boxes, scene.labels)
+    if scene.boxes is None:
+        return Scene(image, mask, None, scene.labels)
     moved = _fit_boxes(scene.boxes, where, height=height, width=width)
     boxes, kept = cut_boxes(moved, height=size, width=size)
-    return Scene(image, mask, boxes, scene.labels[kept])
+    return Scene(image, mask, boxes, None if scene.labels is None else scene.labels[kept])
 
 
 def _fit_mask(mask: Mask, where: Geometry, size: int) -> Mask:

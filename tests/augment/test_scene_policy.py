@@ -110,6 +110,14 @@ def test_a_box_that_is_cut_away_goes_with_its_label() -> None:
     assert list(done.labels) == [1]
 
 
+def test_boxes_without_labels_follow_too() -> None:
+    scene = scene_of(20, 60, [(0, 0, 8, 20), (28, 5, 32, 15)])
+    done = fit_scene(Scene(scene.image, None, scene.boxes), size=20, fit="crop")
+    assert done.labels is None
+    assert done.boxes is not None
+    assert done.boxes.tolist() == [[8, 5, 12, 15]]
+
+
 def test_a_policy_moves_boxes_with_what_they_hold() -> None:
     document = {
         "policies": [
