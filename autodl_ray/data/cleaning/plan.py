@@ -133,11 +133,11 @@ def make_plan(
             changes[path] = changed
     if relabel is not None:
         for item in report.of("label"):
-            if item.sure >= relabel and item.label is not None and item.paths[0] not in changes:
+            if item.sure >= relabel and item.action == "relabel" and item.paths[0] not in changes:
                 path = item.paths[0]
                 before = str(records[path].label)
                 changes[path] = [
-                    Change(path, "relabel", item.reason, "label", before, item.label, subject.splits.get(path))
+                    Change(path, "relabel", item.reason, "label", before, str(item.label), subject.splits.get(path))
                 ]
                 records[path] = records[path]._replace(label=item.label)
     gone = {path for path, made in changes.items() if any(change.what == "drop" for change in made)}
@@ -149,7 +149,7 @@ def make_plan(
 
 def _leaving(item: Finding, *, explicit: bool) -> tuple[str, ...]:
     if item.kind == "label" and item.severity != "warning":
-        return ()  # only what confident learning marked
+        return ()  # most of the others are right
     return item.drop or (item.paths if explicit else ())
 
 
