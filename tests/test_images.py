@@ -132,18 +132,23 @@ def test_at_least_keeps_both_sides() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("turn", [1, 6])
-def test_the_fast_decoder_sees_the_same(mode: str, turn: int) -> None:
+@pytest.mark.parametrize("turn", [None, 1, 6])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_fast_decoder_sees_the_same(mode: str, turn: int | None, progressive: bool) -> None:
     exif = Image.Exif()
-    exif[0x0112] = turn
+    if turn is not None:
+        exif[0x0112] = turn
     smooth = Image.linear_gradient("L").resize((48, 32))
     picture = Image.merge("RGB", [smooth, smooth.rotate(180), colour(48, 32).getchannel(0)]).convert(mode)
-    data = saved(picture, "JPEG", quality=90, exif=exif)
+    data = saved(picture, "JPEG", quality=90, progressive=progressive, exif=exif)
+    assert (b"Exif" in data) is (turn is not None)
     fast, slow = decode_image(data, at_least=48), decode_image(data)
     assert fast.shape == slow.shape
     assert np.abs(fast.astype(int) - slow).max() <= 1
     with pytest.raises(DatasetError, match="truncated"):
         decode_image(data[: len(data) // 2], at_least=48)
+    with pytest.raises(DatasetError, match="too large"):
+        decode_image(data, at_least=48, max_pixels=48 * 32 - 1)
 
 
 def test_fit_rules() -> None:

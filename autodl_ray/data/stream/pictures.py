@@ -66,6 +66,7 @@ class Reader:
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
+        self._root = f"{pictures.root}/"
         self._open: dict[int, int] = {}
 
     def read(self, position: int) -> bytes:
@@ -76,7 +77,8 @@ class Reader:
         """
         of = self._pictures
         if of.file is None or of.offset is None or of.length is None:
-            return self._path(position).read_bytes()
+            with open(self._path(position), "rb", buffering=0) as file:
+                return file.read()
         handle = self._handle(int(of.file[position]))
         offset, length = int(of.offset[position]), int(of.length[position])
         return os.pread(handle, os.fstat(handle).st_size - offset if length < 0 else length, offset)
@@ -88,8 +90,8 @@ class Reader:
             self._open[file] = os.open(self._path(file), os.O_RDONLY)
         return self._open[file]
 
-    def _path(self, file: int) -> Path:
-        return self._pictures.root / str(self._pictures.files[file])
+    def _path(self, file: int) -> str:
+        return self._root + str(self._pictures.files[file])  # pathlib costs more than opening the file
 
     def close(self) -> None:
         """Close the files."""
