@@ -191,7 +191,8 @@ def _fetch_all(
 def _fetch(files: Any, one: _Object, path: Path) -> None:
     temporary = path.with_name(f".fetch-{uuid.uuid4().hex[:8]}")
     try:
-        with files.open_input_stream(one.source) as stream, temporary.open("wb") as out:
+        # Without "None" a file named .gz would be unpacked on its way.
+        with files.open_input_stream(one.source, compression=None) as stream, temporary.open("wb") as out:
             shutil.copyfileobj(stream, out, _CHUNK)
         size = temporary.stat().st_size
         if size != one.size:

@@ -41,7 +41,10 @@ def content_key(path: Path, cache: Path) -> str:
             key = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DatasetError("A file cannot be read.", seen=f"{path}: {error.strerror}") from error
-    write_atomic(memo, key, durable=False)
+    try:
+        write_atomic(memo, key, durable=False)
+    except OSError as error:
+        raise StoreError("The cache cannot be written.", seen=f"{memo}: {error.strerror}") from error
     return key
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ MAX_RECORDS = 50_000_000
 """Records in one file."""
 MAX_LABEL = 512
 """Characters of the name of a class."""
+_PIECE = 2**20
 _MAX_XML = 8 * 2**20
 _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)["']""")
 _KNOWN_ENCODINGS = re.compile(rb"(?i)utf-?8|us-ascii|ascii|iso-8859-\d+|windows-125\d")
@@ -51,11 +53,16 @@ def read_capped(path: Path, most: int) -> bytes:
         DatasetError: It cannot be read, or is larger than ``most`` bytes.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(most + 1)
+        with path.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read(min(size, most) + 1)
+            while size <= most and (more := stream.read(min(most, _PIECE))):  # it grew, or has no size
+                data += more
+                if len(data) > most:
+                    break
     except OSError as error:
         raise DatasetError("A file cannot be read.", seen=f"{path.name}: {error.strerror}") from error
-    if len(data) > most:
+    if len(data) > most or size > most:
         raise DatasetError("A file is too large.", seen=path.name, accepted=f"at most {most:,} bytes")
     return data
 

@@ -13,6 +13,7 @@ __all__ = ["picture_size", "picture_sizes"]
 
 _HEAD = 64 * 2**10
 _THREADS = 4
+_CHUNK = 256
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
@@ -31,5 +32,6 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 def picture_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
     """Return the size of each picture, see :func:`picture_size`; several files are read at once."""
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(picture_size, paths))
+        return [size for sizes in pool.map(lambda chunk: list(map(picture_size, chunk)), chunks) for size in sizes]

@@ -14,7 +14,15 @@ from autodl_ray.data.formats.box_values import boxes_of, flag, make_box
 from autodl_ray.data.formats.cached import Pack, content_key, keep_pack
 from autodl_ray.data.formats.names import is_safe, picture_suffix
 from autodl_ray.data.formats.reading import as_label, as_number
-from autodl_ray.data.formats.table_rows import TABLE_SUFFIXES, Columns, Header, find_columns, open_header, rows_of
+from autodl_ray.data.formats.table_rows import (
+    PARQUET_BUFFER,
+    TABLE_SUFFIXES,
+    Columns,
+    Header,
+    find_columns,
+    open_header,
+    rows_of,
+)
 from autodl_ray.data.formats.table_write import write_parquet
 from autodl_ray.data.formats.walk import (
     Finder,
@@ -196,7 +204,7 @@ def _blobs(path: Path, leaf: str) -> Iterator[bytes | None]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=64, columns=[leaf]):
                 column = batch.column(0)
                 if "." in leaf and pa.types.is_struct(column.type):

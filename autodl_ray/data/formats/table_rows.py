@@ -13,8 +13,10 @@ from autodl_ray.data.formats.reading import MAX_RECORDS, parse_json, read_lines
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import IMAGE_SUFFIXES
 
-__all__ = ["TABLE_SUFFIXES", "Columns", "Header", "find_columns", "open_header", "rows_of"]
+__all__ = ["PARQUET_BUFFER", "TABLE_SUFFIXES", "Columns", "Header", "find_columns", "open_header", "rows_of"]
 
+PARQUET_BUFFER = 2**20
+"""Bytes that are read at once; without it a column of a whole row group is in memory."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _NAMES = {
     "path": "path image_path img_path filepath file_path filename file_name file image img image_id image_name id",
@@ -235,7 +237,7 @@ def _parquet_rows(path: Path, header: Header, columns: list[str]) -> Iterator[tu
     wanted = [f"{name}.path" if name in header.nested else name for name in columns]
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
                 for row in batch.to_pylist():
                     number += 1

@@ -161,10 +161,9 @@ def _look(place: Place) -> Sign | None:
     if place.is_file:
         return None
     folder = place.named("Annotations")
-    if folder:
-        if place.child(folder).holds((".xml",), 3):
-            rest = [n for n in (folder, place.named("JPEGImages", "images"), place.named("ImageSets")) if n]
-            return Sign(f"XML files in {folder}/", 0.95, frozenset(rest))
+    if folder and place.child(folder).holds((".xml",), 3):
+        rest = [n for n in (folder, place.named("JPEGImages", "images"), place.named("ImageSets")) if n]
+        return Sign(f"XML files in {folder}/", 0.95, frozenset(rest))
     files = place.ending(".xml")
     if files and _is_annotation(place.file(files[0])):
         uses = frozenset({*files, *place.ending(*IMAGE_SUFFIXES)})
