@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from autodl_ray.augment.op import Op, Target
-from autodl_ray.augment.ops import blur, chance, colour, light, noise, quality, spaces, tones, weather
+from autodl_ray.augment.ops import blur, chance, colour, grids, light, noise, patches, quality, spaces, tones, weather
 from autodl_ray.images import ImageArray
 
 TARGET = Target(16, fill=(1, 2, 3))
@@ -233,3 +233,31 @@ def test_weather() -> None:
     assert weather.RandomSunFlare().apply(grey, (0.4, 5), TARGET).mean() > 101
     dark = grey // 3
     assert weather.RandomSnow(amount=(0.3, 0.3)).apply(dark, (5,), TARGET).mean() > dark.mean()
+
+
+def test_superpixels_are_flat_and_follow_edges() -> None:
+    halves = np.zeros((60, 90, 3), dtype=np.uint8)
+    halves[:, 37:] = (200, 120, 40)
+    grainy = noise.GaussianNoise().apply(halves, (0.03, 1), TARGET)
+    patched = patches.Superpixels(patches=24).apply(grainy, (1.0, 3), TARGET)
+    colours = np.unique(patched.reshape(-1, 3), axis=0)
+    assert 4 <= len(colours) <= 30
+    assert np.abs(patched[:, :37].astype(int) - halves[:, :37]).mean() < 8  # no patch lies on both sides of the edge
+    assert np.abs(patched[:, 37:].astype(int) - halves[:, 37:]).mean() < 8
+    some = patches.Superpixels(patches=24).apply(grainy, (0.5, 3), TARGET)
+    same = (some == grainy).all(axis=2).mean()
+    assert 0.2 < same < 0.8
+    assert np.array_equal(patches.Superpixels().apply(grainy, (0.0, 3), TARGET), grainy)
+
+
+def test_pictures_that_are_too_long_for_opencv_stay_as_they_are() -> None:
+    strip = np.full((2, 40_000, 3), 90, dtype=np.uint8)
+    box = np.array([[5, 0, 50, 2]], dtype=np.float32)
+    bent = grids.ElasticTransform()
+    assert np.array_equal(bent.apply(strip, (4, 0.1, 3), TARGET), strip)
+    assert np.array_equal(bent.move_boxes(box, (4, 0.1, 3), height=2, width=40_000, target=TARGET), box)
+    wide = grids.GridDistortion()
+    assert np.array_equal(wide.move_boxes(box, (0.9, 1.1) * 5, height=2, width=40_000, target=TARGET), box)
+    assert np.array_equal(wide.apply_mask(strip[:, :, 0], (0.9, 1.1) * 5, TARGET), strip[:, :, 0])
+    assert np.array_equal(quality.WebPCompression().apply(strip, (50,), TARGET), strip)
+    assert blur.GlassBlur().apply(strip, (2, 1), TARGET).shape == strip.shape

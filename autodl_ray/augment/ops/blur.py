@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from autodl_ray.augment.op import Drawn, Family, Op, Target
 from autodl_ray.augment.ops.chance import uniform
-from autodl_ray.augment.ops.fields import Counts, Positives, ordered
+from autodl_ray.augment.ops.fields import MAX_REMAPPED, Counts, Positives, ordered
 from autodl_ray.images import ImageArray
 
 __all__ = [
@@ -207,8 +207,10 @@ class GlassBlur(Op):
         return (rng.randint(*self.reach), rng.getrandbits(32))
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
-        """Take pixels from near by, then blur a little."""
+        """Take pixels from near by, then blur a little; a picture that is too long is only blurred."""
         height, width = image.shape[:2]
+        if max(height, width) > MAX_REMAPPED:
+            return gaussian(image, self.sigma)
         reach = drawn[0] + 0.49
         away = uniform(drawn[1], (2, height, width), low=-reach, high=reach)
         x = away[0] + np.arange(width, dtype=np.float32)

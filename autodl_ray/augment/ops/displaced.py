@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from autodl_ray.augment.op import Boxes, Drawn, Family, Mask, Op, Target
-from autodl_ray.augment.ops.fields import UNKNOWN, Border
+from autodl_ray.augment.ops.fields import MAX_REMAPPED, UNKNOWN, Border
 from autodl_ray.augment.ops.warped import around
 from autodl_ray.images import ImageArray
 
@@ -24,7 +24,10 @@ _ALONG_A_SIDE = 17
 
 
 class Displaced(Op):
-    """An operation that takes every pixel from a place near by; the size stays."""
+    """An operation that takes every pixel from a place near by; the size stays.
+
+    A picture with a side above :data:`MAX_REMAPPED` stays as it is, with its mask and boxes.
+    """
 
     family: ClassVar[Family] = "geometry"
     moves_pixels: ClassVar[bool] = True
@@ -39,11 +42,15 @@ class Displaced(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Take the pixels, bilinear."""
+        if max(image.shape[:2]) > MAX_REMAPPED:
+            return image
         field = self.field(drawn, image.shape[0], image.shape[1])
         return _displaced(image, field, cv2.INTER_LINEAR, target.fill if self.border == "fill" else None)
 
     def apply_mask(self, mask: Mask, drawn: Drawn, target: Target) -> Mask:
         """Take the nearest pixels."""
+        if max(mask.shape) > MAX_REMAPPED:
+            return mask
         field = self.field(drawn, mask.shape[0], mask.shape[1])
         return _displaced(mask, field, cv2.INTER_NEAREST, (UNKNOWN, UNKNOWN, UNKNOWN))
 
@@ -53,7 +60,7 @@ class Displaced(Op):
         A point q of the result shows q + d(q); q for a given p is found by repeating q = p - d(q), which converges
         where the map does not fold.
         """
-        if len(boxes) == 0:
+        if len(boxes) == 0 or max(height, width) > MAX_REMAPPED:
             return boxes
         field = self.field(drawn, height, width)
         outline = _outline(boxes)

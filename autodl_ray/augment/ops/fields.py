@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 __all__ = [
+    "MAX_REMAPPED",
     "UNKNOWN",
     "Amounts",
     "Angle",
@@ -24,6 +25,8 @@ __all__ = [
     "ordered",
 ]
 
+MAX_REMAPPED = 32_000
+"""Longest side, in pixels, of a picture whose every pixel can be taken from elsewhere (OpenCV counts in 16 bits)."""
 UNKNOWN = 255
 """What a mask says of pixels from outside the picture."""
 

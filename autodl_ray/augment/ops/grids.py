@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from autodl_ray.augment.op import Boxes, Drawn, Target
 from autodl_ray.augment.ops.chance import uniform
 from autodl_ray.augment.ops.displaced import Displaced
-from autodl_ray.augment.ops.fields import ordered
+from autodl_ray.augment.ops.fields import MAX_REMAPPED, ordered
 
 __all__ = ["ElasticTransform", "GridDistortion", "Nodes", "OpticalDistortion", "PiecewiseAffine"]
 
@@ -87,6 +87,8 @@ class GridDistortion(Displaced):
 
     def move_boxes(self, boxes: Boxes, drawn: Drawn, *, height: int, width: int, target: Target) -> Boxes:
         """The inverse of the two piecewise linear maps: exact."""
+        if max(height, width) > MAX_REMAPPED:
+            return boxes
         moved = np.empty_like(boxes)
         for axis, (side, sizes) in enumerate(self._axes(drawn, height, width)):
             even, uneven = _knots(sizes, side)

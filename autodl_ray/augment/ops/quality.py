@@ -14,7 +14,6 @@ from pydantic import Field
 from autodl_ray.augment.op import Drawn, Family, Op, Target
 from autodl_ray.augment.ops.blur import filtered, gaussian
 from autodl_ray.augment.ops.fields import Counts, Factors, Parts, Positives, Qualities, Shares
-from autodl_ray.augment.ops.foreign import through_albumentations
 from autodl_ray.images import ImageArray
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "RingingOvershoot",
     "Sharpen",
     "Sharpness",
-    "Superpixels",
     "UnsharpMask",
     "WebPCompression",
 ]
@@ -58,12 +56,14 @@ class Compressed(Op):
     family: ClassVar[Family] = "quality"
 
     @abstractmethod
-    def options(self) -> tuple[str, int]:
-        """Return the suffix of the format, and OpenCV's name of its quality."""
+    def format(self) -> tuple[str, int, int]:
+        """Return the suffix of the format, OpenCV's name of its quality, and its longest side in pixels."""
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
-        """Encode and decode."""
-        suffix, option = self.options()
+        """Encode and decode; a picture that is too long for the format stays as it is."""
+        suffix, option, longest = self.format()
+        if max(image.shape[:2]) > longest:
+            return image
         quality = min(100, max(1, int(drawn[0])))
         _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [option, quality])
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
@@ -78,9 +78,9 @@ class JpegCompression(Compressed):
         """Return (quality,)."""
         return (rng.randint(*self.quality),)
 
-    def options(self) -> tuple[str, int]:
+    def format(self) -> tuple[str, int, int]:
         """JPEG."""
-        return ".jpg", cv2.IMWRITE_JPEG_QUALITY
+        return ".jpg", cv2.IMWRITE_JPEG_QUALITY, 65_500
 
 
 class WebPCompression(Compressed):
@@ -92,9 +92,9 @@ class WebPCompression(Compressed):
         """Return (quality,)."""
         return (rng.randint(*self.quality),)
 
-    def options(self) -> tuple[str, int]:
+    def format(self) -> tuple[str, int, int]:
         """WebP."""
-        return ".webp", cv2.IMWRITE_WEBP_QUALITY
+        return ".webp", cv2.IMWRITE_WEBP_QUALITY, 16_383
 
 
 class Downscale(Op):
@@ -191,25 +191,6 @@ class RingingOvershoot(Op):
         distance[radius, radius] = 1e-6  # the limit in the middle
         kernel = cutoff * j1(cutoff * distance) / (2 * math.pi * distance)
         return filtered(image, (kernel / kernel.sum()).astype(np.float32))
-
-
-class Superpixels(Op):
-    """Replace patches of similar pixels by their mean colour (SLIC); slow."""
-
-    family: ClassVar[Family] = "quality"
-    patches: int = Field(100, ge=2, le=1000, description="2 to 1000: patches of the picture")
-    share: Parts = Field((0.1, 0.5), description="share of the patches that is replaced, as [low, high] in [0, 1]")
-
-    def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
-        """Return (seed of the share and the choice,)."""
-        return (rng.getrandbits(32),)
-
-    def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
-        """Find the patches, and fill some; a picture of fewer than 8 pixels a side has none."""
-        if min(image.shape[:2]) < 8:
-            return image
-        patches = min(self.patches, image.shape[0] * image.shape[1] // 16)  # of at least 4 x 4 pixels
-        return through_albumentations("Superpixels", image, seed=drawn[0], n_segments=patches, p_replace=self.share)
 
 
 class ChromaticAberration(Op):

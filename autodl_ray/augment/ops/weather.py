@@ -135,11 +135,11 @@ def _veiled(image: ImageArray, share: npt.NDArray[np.float32], colour: tuple[int
 
 
 class RandomShadow(Op):
-    """Let shadows fall: polygons in which it is darker."""
+    """Let shadows fall: convex shapes in which it is darker."""
 
     family: ClassVar[Family] = "weather"
     count: Counts = Field((1, 2), description="shadows, as [low, high] of 1 to 64")
-    corners: int = Field(5, ge=3, le=16, description="3 to 16: corners of each")
+    corners: int = Field(5, ge=3, le=16, description="3 to 16: points around which a shadow is drawn")
     strength: Parts = Field((0.3, 0.6), description="share of the light that is lost, as [low, high] in [0, 1]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
@@ -148,12 +148,12 @@ class RandomShadow(Op):
         return (rng.uniform(*self.strength), *(rng.random() for _ in range(count * self.corners * 2)))
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
-        """Darken within the polygons."""
+        """Darken within the hulls of the points."""
         sides = np.array([image.shape[1], image.shape[0]])
         polygons = (np.array(drawn[1:]).reshape(-1, self.corners, 2) * sides).astype(np.int32)
         inside = np.zeros(image.shape[:2], dtype=np.uint8)
         for polygon in polygons:
-            cv2.fillPoly(inside, [polygon], (1,))
+            cv2.fillConvexPoly(inside, cv2.convexHull(polygon), (1,))
         dark = cv2.convertScaleAbs(image, alpha=1 - drawn[0])
         return np.asarray(cv2.copyTo(dark, inside, image.copy()), dtype=np.uint8)
 
