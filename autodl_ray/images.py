@@ -216,7 +216,7 @@ def fit_image(image: ImageArray, *, size: int, fit: Fit, fill: tuple[int, int, i
     if image.shape[:2] != (where.height, where.width):
         picture = Image.fromarray(image).resize((where.width, where.height), Image.Resampling.BILINEAR)
         scaled = np.asarray(picture)
-    if where.top >= 0 and where.left >= 0:
+    if where.height >= size and where.width >= size:
         return scaled[where.top : where.top + size, where.left : where.left + size]
     square = np.empty((size, size, 3), dtype=np.uint8)
     square[:] = fill

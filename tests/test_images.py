@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from autodl_ray.errors import DatasetError
-from autodl_ray.images import ImageArray, check_image, decode_image, fit_geometry, fit_image, image_size
+from autodl_ray.images import Fit, ImageArray, check_image, decode_image, fit_geometry, fit_image, image_size
 
 
 def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -161,3 +161,15 @@ def test_fit_rules() -> None:
     assert np.array_equal(padded[5:15], image)
     assert fit_geometry(10, 20, size=10, fit="crop") == (10, 20, 0, 5)
     assert fit_geometry(10, 20, size=10, fit="pad") == (5, 10, -2, 0)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_every_fit_makes_a_square_of_every_shape(fit: Fit) -> None:
+    for height in range(1, 40):
+        for width in range(1, 40):
+            image: ImageArray = np.full((height, width, 3), 200, dtype=np.uint8)
+            square = fit_image(image, size=24, fit=fit, fill=(1, 2, 3))
+            assert square.shape == (24, 24, 3), (height, width)  # 15 x 16 scales to 23 x 24: one row of margin
+            where = fit_geometry(height, width, size=24, fit=fit)
+            margin = 24 * 24 - min(24, where.height) * min(24, where.width)
+            assert (square == (1, 2, 3)).all(axis=2).sum() == margin

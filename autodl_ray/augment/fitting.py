@@ -46,7 +46,7 @@ def fit_scene(scene: Scene, *, size: int, fit: Fit, fill: tuple[int, int, int] =
 def _fit_mask(mask: Mask, where: Geometry, size: int) -> Mask:
     scaled = cv2.resize(mask, (where.width, where.height), interpolation=cv2.INTER_NEAREST_EXACT)
     square = np.full((size, size), UNKNOWN, dtype=np.uint8)
-    if where.top >= 0 and where.left >= 0:
+    if where.height >= size and where.width >= size:
         square[:] = scaled[where.top : where.top + size, where.left : where.left + size]
     else:
         square[-where.top : -where.top + where.height, -where.left : -where.left + where.width] = scaled

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from autodl_ray.augment.catalogue import CATALOGUE
 from autodl_ray.augment.nodes import Chain, Node, OneOf, Ready, SomeOf, Step
+from autodl_ray.augment.op import Op
 from autodl_ray.augment.ready import READY
 from autodl_ray.errors import SpecError, near_names
 
@@ -23,6 +24,8 @@ MOST_DEPTH = 12
 """Levels of steps within steps."""
 MOST_STEPS = 10_000
 """Values in a policy, aliases counted as often as they come."""
+
+M = TypeVar("M", bound=BaseModel)
 
 _KINDS = ("transform", "one_of", "some_of", "policies", "policy")
 
@@ -137,7 +140,7 @@ class _Reader:
             return None
         inner, below = keys[kind], f"{path}.{kind}"
         if kind == "transform":
-            op = self.named(inner, below)
+            op = self.operation(inner, below)
             return None if op is None else Step(op, probability)
         if kind == "policy":
             return self.ready(inner, keys.get("params", {}), path, probability)
@@ -182,7 +185,7 @@ class _Reader:
         self.wrong(path, f"must be a whole number from 0 to {most}, or [low, high] of such, got {_shown(value)}")
         return 0, 0
 
-    def named(self, transform: object, path: str) -> Any:
+    def operation(self, transform: object, path: str) -> Op | None:
         keys = self.mapping(transform, path, ("name", "params"), required=("name",))
         if "name" not in keys:
             return None
@@ -194,14 +197,14 @@ class _Reader:
         recipe = None if kind is None else self.build(kind, params, f"{path}.params")
         return None if recipe is None else Ready(recipe, probability)
 
-    def find(self, name: object, path: str, table: Mapping[str, type[BaseModel]], what: str) -> type[BaseModel] | None:
+    def find(self, name: object, path: str, table: Mapping[str, type[M]], what: str) -> type[M] | None:
         kind = table.get(name) if isinstance(name, str) else None
         if kind is None:
             near = near_names(str(name)[:80], table) or f"known: {', '.join(table)}"
             self.wrong(path, f"unknown {what} {_shown(name)}; {near}")
         return kind
 
-    def build(self, kind: type[BaseModel], params: object, path: str) -> Any:
+    def build(self, kind: type[M], params: object, path: str) -> M | None:
         if params is None:
             params = {}
         if not isinstance(params, dict):

@@ -164,3 +164,12 @@ def test_grey_pictures_and_the_fit() -> None:
     for fit in FITS:
         wanted = fit_image(image, size=24, fit=fit)
         assert np.array_equal(AugmentPolicy("none").apply(image, size=24, fit=fit, rng_seed=0), wanted)
+
+
+def test_a_picture_one_pixel_short_of_a_square() -> None:
+    scene = scene_of(15, 16, [(2, 2, 14, 13)])
+    done = fit_scene(scene, size=24, fit="pad")
+    assert done.image.shape == (24, 24, 3)
+    assert done.mask is not None
+    assert (done.mask[23] == 255).all()
+    assert not (done.mask[:23] == 255).any()
