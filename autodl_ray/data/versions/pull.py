@@ -85,7 +85,7 @@ def fetch_blobs(needed: Iterable[bytes], *, store: Store, remote: Remote, progre
         missing = sorted(digest for digest in set(needed) if not writer.has(digest.hex()))
         if not missing:
             return 0, 0
-        there = remote_places(remote, Packs(store).indexes())
+        there = remote_places(remote, remote.sizes(PACKS), known=Packs(store).indexes())
         lost = sum(digest not in there for digest in missing)
         if lost:
             raise StoreError(

@@ -85,15 +85,12 @@ def push(entry: Entry, *, store: Store, remote: Remote, progress: Progress, forc
     here = places_of(indexes)
     _check_whole(needed, here, entry)
     with remote.errors("written"):
-        there = remote_places(remote, indexes)
-        shipments = list(_plan(needed.keys() - there.keys(), here, indexes))
         sizes = remote.sizes(PACKS)
+        there = remote_places(remote, sizes, known=indexes)
+        shipments = list(_plan(needed.keys() - there.keys(), here, indexes))
         total = sum(_size(shipment) for shipment in shipments)
-        sent = 0
-        with progress.stage("push", total) as bar:
-            for size in in_order(lambda item: _send(item, packs, remote, sizes), shipments, threads=_PACKS_AT_ONCE):
-                sent += size
-                bar.update(sent, total)
+        _send_packs([s for s in shipments if sizes.get(_pack_file(s)) != _size(s)], packs, remote, progress)
+        _send_indexes(shipments, remote)
         _send_artifact(artifact, entry, remote)
         notes = _send_refs(entry, Refs(store), remote, force=force)
     moved = sum(len(shipment.content) for shipment in shipments)
@@ -153,20 +150,39 @@ def _size(shipment: _Shipment) -> int:
     return sum(length for _, length in shipment.content)
 
 
-def _send(shipment: _Shipment, packs: Packs, remote: Remote, there: Mapping[str, int]) -> int:
-    size = _size(shipment)
-    key = f"{PACKS}/{shipment.name}"
-    if there.get(f"{shipment.name}{PACK_SUFFIX}") != size:  # else a push was interrupted between pack and index
+def _pack_file(shipment: _Shipment) -> str:
+    return f"{shipment.name}{PACK_SUFFIX}"
+
+
+def _send_packs(shipments: Collection[_Shipment], packs: Packs, remote: Remote, progress: Progress) -> None:
+    def send(shipment: _Shipment) -> int:
         with _contents(shipment, packs) as data:
             _check(shipment, data)
-            remote.write(f"{key}{PACK_SUFFIX}", data)
-        written = remote.size(f"{key}{PACK_SUFFIX}")
-        if written != size:
+            remote.write(f"{PACKS}/{_pack_file(shipment)}", data)
+        return _size(shipment)
+
+    total = sum(_size(shipment) for shipment in shipments)
+    sent = 0
+    with progress.stage("push", total) as bar:
+        for size in in_order(send, shipments, threads=_PACKS_AT_ONCE):
+            sent += size
+            bar.update(sent, total)
+
+
+def _send_indexes(shipments: Collection[_Shipment], remote: Remote) -> None:
+    """Make the packs count, when all of them arrived whole."""
+    if not shipments:
+        return
+    sizes = remote.sizes(PACKS)
+    for shipment in shipments:
+        if sizes.get(_pack_file(shipment)) != _size(shipment):
             raise StoreError(
-                "A pack did not arrive whole.", seen=f"{written} of {size} bytes", hint="run the same line again"
+                "A pack did not arrive whole.",
+                seen=f"{sizes.get(_pack_file(shipment), 0)} of {_size(shipment)} bytes",
+                hint="run the same line again",
             )
-    remote.write(f"{key}{INDEX_SUFFIX}", pack_index_bytes(shipment.content))
-    return size
+    files = {f"{PACKS}/{s.name}{INDEX_SUFFIX}": pack_index_bytes(s.content) for s in shipments}
+    remote.write_all(files)
 
 
 @contextmanager
@@ -200,15 +216,14 @@ def _send_artifact(artifact: Artifact, entry: Entry, remote: Remote) -> None:
     there = remote.sizes(entry.key)
     if MANIFEST in there and all(there.get(name) == file.bytes for name, file in artifact.manifest.files.items()):
         return
-    for name in [*artifact.manifest.files, MANIFEST]:
-        remote.write(f"{entry.key}/{name}", (artifact.path / name).read_bytes())
+    remote.write_all({f"{entry.key}/{name}": artifact.file(name).read_bytes() for name in artifact.manifest.files})
+    remote.write(f"{entry.key}/{MANIFEST}", (artifact.path / MANIFEST).read_bytes())
 
 
 def _send_refs(entry: Entry, refs: Refs, remote: Remote, *, force: bool) -> list[str]:
     there = remote.sizes(f"{REFS}/history")
-    for path in refs.files_of(entry.version):
-        if path.name not in there:
-            remote.write(f"{REFS}/history/{path.name}", path.read_bytes())
+    new = [path for path in refs.files_of(entry.version) if path.name not in there]
+    remote.write_all({f"{REFS}/history/{path.name}": path.read_bytes() for path in new})
     notes = []
     tags = remote.sizes(f"{REFS}/tags")
     for name, version in refs.tags().items():
