@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autodl_ray.artifacts.dataset import Split
@@ -78,6 +78,7 @@ def divide(
     else:
         _refuse_leaks(pictures)
     pictures = _cut_missing(pictures, spec, seed=seed, division=division)
+    _note_cut_groups(pictures, spec, division)
     division.splits = {picture.path: picture.split for picture in pictures if picture.split is not None}
     _check_classes(pictures, spec, division)
     return division
@@ -92,7 +93,7 @@ def _by_lists(
     if division.unlisted:
         count = len(division.unlisted)
         division.notes.append(f"{count} pictures are in no published list and are left out: {some(division.unlisted)}")
-    given = [replace(p, split=listed[p.path]) for p in pictures if p.path in listed]
+    given = [p.placed(listed[p.path]) for p in pictures if p.path in listed]
     return _drop_leaks(given, division)
 
 
@@ -137,22 +138,18 @@ def _cut_missing(pictures: Sequence[Picture], spec: SplitSpec, *, seed: int, div
     there = {picture.split for picture in pictures} - {None}
     wanted: dict[Split, float] = {"test": spec.test, "val": spec.val}
     shares = {split: share for split, share in wanted.items() if split not in there}
+    if spec.by != "stratified" and spec.group is not None:
+        pictures = with_groups(pictures, spec.group)
     if not shares:
         return _leave_out(pictures, division)
     if there:
         names = " and ".join(f"{name} ({share:.0%})" for name, share in shares.items())
         division.notes.append(f"The data set gives no {names}: cut from train, {_rule(spec)}, seed {seed}.")
         pictures = _follow(pictures)
-    if spec.by != "stratified" and spec.group is not None:
-        pictures = with_groups(pictures, spec.group)
     ours = [picture for picture in pictures if picture.split in (None, "train")]
     places = _places(ours, spec, shares, seed=seed, division=division)
-    divided = [replace(p, split=places[p.path]) if p.path in places else p for p in pictures]
-    if spec.by == "hash":
-        divided = _drop_leaks(divided, division)
-    if spec.by != "stratified":
-        _note_cut_groups(divided, division)
-    return divided
+    divided = [p.placed(places[p.path]) if p.path in places else p for p in pictures]
+    return _drop_leaks(divided, division) if spec.by == "hash" else divided
 
 
 def _rule(spec: SplitSpec) -> str:
@@ -170,7 +167,7 @@ def _leave_out(pictures: Sequence[Picture], division: Division) -> list[Picture]
 def _follow(pictures: Sequence[Picture]) -> list[Picture]:
     """Put pictures of no split where an identical one is given already."""
     homes = {picture.sha256: picture.split for picture in pictures if picture.split in ("val", "test")}
-    return [replace(p, split=homes.get(p.sha256)) if p.split is None else p for p in pictures]
+    return [p.placed(homes.get(p.sha256)) if p.split is None else p for p in pictures]
 
 
 def _places(
@@ -240,14 +237,19 @@ def _note_sizes(
             )
 
 
-def _note_cut_groups(pictures: Sequence[Picture], division: Division) -> None:
-    """Say which groups the given splits cut; our own division cuts none."""
+def _note_cut_groups(pictures: Sequence[Picture], spec: SplitSpec, division: Division) -> None:
+    """Say which groups are cut: by the given splits, or because we were not asked to keep them together."""
     homes: dict[str, set[Split | None]] = defaultdict(set)
     for picture in pictures:
         if picture.group is not None:
             homes[picture.group].add(picture.split)
     cut = sorted(name for name, splits in homes.items() if len(splits) > 1)
-    if cut:
+    if cut and spec.by == "stratified" and spec.train_list is None:
+        division.notes.append(
+            f"{len(cut)} groups lie in several splits, which may flatter the scores: {some(cut)}; split.by: group "
+            "keeps them together"
+        )
+    elif cut:
         division.notes.append(f"The given splits cut {len(cut)} groups, which may flatter the scores: {some(cut)}")
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from autodl_ray.artifacts.dataset import Split
 from autodl_ray.data.records import some
@@ -52,6 +52,10 @@ class Picture:
     def shows(self) -> tuple[str, ...]:
         """The classes that are in it, each once."""
         return tuple(sorted(set(self.labels))) if self.label is None else (self.label,)
+
+    def placed(self, split: Split | None, group: str | None = None) -> Picture:
+        """Return it in a split (and a group); ``dataclasses.replace`` takes three times as long."""
+        return Picture(self.path, self.label, self.sha256, split, group or self.group, self.labels)
 
 
 def by_content(pictures: Iterable[Picture]) -> dict[str, list[Picture]]:
@@ -105,7 +109,7 @@ def with_groups(pictures: Sequence[Picture], expression: str) -> list[Picture]:
             accepted="an expression whose first (...) finds the group in every path",
             hint="it is searched for anywhere in the path below the data folder",
         )
-    return [replace(picture, group=name) for picture, name in zip(pictures, names, strict=True)]
+    return [picture.placed(picture.split, name) for picture, name in zip(pictures, names, strict=True)]
 
 
 def rarest(picture: Picture, frequency: Counter[str]) -> str:

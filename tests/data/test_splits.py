@@ -374,6 +374,24 @@ def test_given_splits_that_cut_groups_are_noted() -> None:
     assert [30 < int(found[1]) <= 40 for found in counts if found] == [True]
 
 
+def test_groups_that_are_not_kept_together_are_noted() -> None:
+    notes = split(photos(400, groups=40)).notes
+    assert len(notes) == 1
+    assert re.match(r"\d\d groups lie in several splits.*split.by: group keeps them together$", notes[0])
+    assert split(photos(400)).notes == []
+
+
+def test_lists_that_cut_groups_are_noted(tmp_path: Path) -> None:
+    pictures = photos(60, groups=6)
+    spec = {}
+    for i, name in enumerate(SPLITS):
+        (tmp_path / f"{name}.txt").write_text("\n".join(p.path for p in pictures[i::3]))
+        spec[f"{name}_list"] = str(tmp_path / f"{name}.txt")
+    division = split(pictures, by="group", **spec)
+    assert division.splits == {p.path: SPLITS[i % 3] for i, p in enumerate(pictures)}
+    assert any(note.startswith("The given splits cut 6 groups") for note in division.notes)
+
+
 def test_pictures_outside_given_splits_are_left_out_and_listed() -> None:
     pictures = [replace(p, split=SPLITS[i % 3] if i else None) for i, p in enumerate(photos(60))]
     division = split(pictures)
