@@ -100,7 +100,7 @@ def follow(ops: list[Op], *, loose: float, cases: int = CASES) -> None:
         (crops.CropAndPad(fraction=0.45), 1.01),
         (crops.RandomCropFromBorders(share=(0.0, 1.0)), 1.01),
         (crops.TranslateX(share=(-1.0, 1.0)), 1.01),
-        (crops.RandomScale(factor=(0.1, 5.0)), 1.01),
+        (crops.RandomScale(factor=(0.1, 4.0)), 1.01),
         (crops.LongestSide(size=300), 1.01),
     ],
     ids=repr,

@@ -31,6 +31,8 @@ __all__ = [
     "gaussian",
 ]
 
+_Width = Annotated[float, Field(ge=0.1, le=20)]
+_Power = Annotated[float, Field(ge=0.1, le=10)]
 _Zoom = Annotated[float, Field(ge=1, le=4)]
 Kernel = npt.NDArray[np.float32]
 
@@ -151,8 +153,12 @@ class Defocus(Kernelled):
 class AdvancedBlur(Kernelled):
     """Blur with a turned, unround bell of random shape and a grainy kernel (Wang et al. 2021, Real-ESRGAN)."""
 
-    sigma: Positives = Field((0.3, 1.5), description="width of each axis in pixels, as [low, high] in (0, 100]")
-    power: Positives = Field((0.5, 4.0), description="shape, as [low, high]: 1 is a normal bell, above 1 flatter")
+    sigma: Annotated[tuple[_Width, _Width], AfterValidator(ordered)] = Field(
+        (0.3, 1.5), description="width of each axis in pixels, as [low, high] in [0.1, 20]"
+    )
+    power: Annotated[tuple[_Power, _Power], AfterValidator(ordered)] = Field(
+        (0.5, 4.0), description="shape, as [low, high] in [0.1, 10]: 1 is a normal bell, above 1 flatter"
+    )
     grain: float = Field(0.1, ge=0, le=0.9, description="0 to 0.9: random change of each weight of the kernel")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
@@ -165,7 +171,8 @@ class AdvancedBlur(Kernelled):
         first, second, angle, power, seed = drawn
         x, y = _grid(max(1, math.ceil(2 * max(first, second))))
         u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-        bell = np.exp(-0.5 * ((u / first) ** 2 + (v / second) ** 2) ** power)
+        far = np.minimum((u / first) ** 2 + (v / second) ** 2, 1e3)
+        bell = np.exp(-0.5 * far**power)
         grain = np.random.default_rng(int(seed)).uniform(1 - self.grain, 1 + self.grain, bell.shape)
         return np.asarray(np.where(bell > 1e-6, bell * grain, 0), dtype=np.float32)  # denormal weights cost 50 times
 

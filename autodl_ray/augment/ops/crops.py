@@ -6,10 +6,10 @@ import math
 import random
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from autodl_ray.augment.op import Drawn, Target
-from autodl_ray.augment.ops.fields import Border, Parts, Positives, Shares, Signeds
+from autodl_ray.augment.ops.fields import Border, Parts, Positives, Shares, Signeds, ordered
 from autodl_ray.augment.ops.windowed import Window, Windowed
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "TranslateY",
 ]
 
+_LONGEST = 8192
+_Scale = Annotated[float, Field(ge=0.05, le=4)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -192,7 +194,9 @@ class TranslateY(TranslateX):
 class RandomScale(Windowed):
     """Scale both sides by one random factor; the picture's size changes."""
 
-    factor: Positives = Field((0.8, 1.25), description="factor of both sides, as [low, high] above 0")
+    factor: Annotated[tuple[_Scale, _Scale], AfterValidator(ordered)] = Field(
+        (0.8, 1.25), description="factor of both sides, as [low, high] in [0.05, 4]"
+    )
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (factor,): up and down are equally likely."""
@@ -235,11 +239,15 @@ class LongestSide(Windowed):
 
 
 class ShortestSide(LongestSide):
-    """Scale so that the shorter side has a size; the proportions stay."""
+    """Scale so that the shorter side has a size; the proportions stay.
+
+    The longer side gets at most 8,192 pixels, so that a very long picture does not fill the memory.
+    """
 
     def window(self, drawn: Drawn, height: int, width: int, target: Target) -> Window:
         """The whole picture, scaled."""
-        return _whole(height, width, (self.size or target.size) / min(height, width))
+        factor = (self.size or target.size) / min(height, width)
+        return _whole(height, width, min(factor, max(_LONGEST / max(height, width), 1.0)))
 
 
 class Letterbox(Windowed):
