@@ -144,7 +144,6 @@ def _find(expression: str, paths: Sequence[str]) -> list[str | None]:
             capture_output=True,
             text=True,
             timeout=_MATCH_S + len(paths) / 10_000,
-            check=True,
         )
     except subprocess.TimeoutExpired as error:
         raise SpecError(
@@ -152,5 +151,10 @@ def _find(expression: str, paths: Sequence[str]) -> list[str | None]:
             seen=f"{expression!r}, more than {error.timeout:.0f} s for {len(paths)} paths",
             hint="avoid repeats within repeats, such as (a+)+",
         ) from error
+    if done.returncode != 0:
+        raise SpecError(
+            "The regular expression split.group cannot be applied.",
+            seen=f"{expression!r}: {(done.stderr.strip() or f'exit code {done.returncode}').splitlines()[-1]}",
+        )
     names: list[str | None] = json.loads(done.stdout)
     return names
