@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,10 +15,11 @@ from autodl_ray.data.formats.imagefolder import IMAGEFOLDER, read_imagefolder
 from autodl_ray.data.formats.opening import open_place
 from autodl_ray.data.formats.table import PARQUET, TABLE
 from autodl_ray.data.formats.voc import VOC
+from autodl_ray.data.formats.walk import nfc
 from autodl_ray.data.formats.webdataset import WEBDATASET
 from autodl_ray.data.formats.writing import Progress, Written, check_target, write_listing
 from autodl_ray.data.formats.yolo import YOLO
-from autodl_ray.data.records import Listing
+from autodl_ray.data.records import Listing, Problem
 from autodl_ray.errors import DatasetError, near_names
 
 __all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "check_write", "detect", "read", "write"]
@@ -69,20 +71,32 @@ def read(path: str | Path, *, cache: Path, format: str = "auto") -> Listing:
         >>> listing.format, len(listing.records)
         ('imagefolder', 50)
     """
-    if format != "auto":
-        return _chosen(format).read(open_place(path, cache=cache)[0], cache)
     place, opened = open_place(path, cache=cache)
-    found = detect_in(place, FORMATS)
-    if found is None and place.is_dir():
-        return read_imagefolder(place)  # whose errors say what is wrong with the folder
-    if found is None:
-        found = detect(path, cache=cache)
-    listing = FORMATS[found.format].read(found.path, cache)
-    if found.path != place:
-        listing.notes.insert(0, f"read from the folder {found.path.relative_to(place).as_posix()}")
+    if format != "auto":
+        listing = _chosen(format).read(place, cache)
+    else:
+        found = detect_in(place, FORMATS)
+        if found is None and place.is_dir():
+            return read_imagefolder(place)  # whose errors say what is wrong with the folder
+        found = found or detect(path, cache=cache)
+        listing = FORMATS[found.format].read(found.path, cache)
+        if found.path != place:
+            listing.notes.insert(0, f"read from the folder {found.path.relative_to(place).as_posix()}")
     if opened:
         listing.notes.insert(0, opened)
-    return listing
+    return _without_twins(listing)
+
+
+def _without_twins(listing: Listing) -> Listing:
+    """A picture whose name is another's in another Unicode form could not lie beside it on every file system."""
+    first: dict[str, str] = {}
+    kept = [r for r in listing.records if r.path.isascii() or first.setdefault(nfc(r.path), r.path) == r.path]
+    if len(kept) == len(listing.records):
+        return listing
+    gone = {record.path for record in listing.records} - {record.path for record in kept}
+    reason = "Another picture has this name in another Unicode form."
+    listing.problems.extend(Problem(path, reason) for path in sorted(gone))
+    return replace(listing, records=kept)
 
 
 def check_write(*, format: str, folder: str | Path, force: bool = False) -> None:

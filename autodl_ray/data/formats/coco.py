@@ -185,7 +185,7 @@ def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
     x, y, width, height = (as_number(side) for side in bbox)
     if x is None or y is None or width is None or height is None:
         return None
-    corners = (x, y, x + width, y + height)
+    corners = (x, y, _end(x, width), _end(y, height))
     return corners if all(map(math.isfinite, corners)) else None
 
 
@@ -291,13 +291,20 @@ def _describe(
         document["annotations"].append({**row, "difficult": 1} if box.difficult else row)
 
 
+def _end(low: float, extent: float) -> float:
+    """Add as people do who write decimals: 17.4 and 90.8 make 108.2, not 108.19999999999999."""
+    plain = low + extent
+    if not math.isfinite(plain):
+        return plain
+    decimal = round(plain, 9)
+    return decimal if abs(decimal - plain) <= 2 * math.ulp(max(abs(low), abs(extent), abs(plain))) else plain
+
+
 def _extent(low: float, high: float) -> float:
-    """Return the width that gives ``high`` again when it is added to ``low``, for all but absurd numbers."""
+    """Return the width from which :func:`_end` makes ``high`` again; for few numbers, to the last bit but one."""
     width = high - low
-    for candidate in (width, math.nextafter(width, math.inf), math.nextafter(width, -math.inf)):
-        if low + candidate == high:
-            return candidate
-    return width
+    near = (width, round(width, 9), math.nextafter(width, math.inf), math.nextafter(width, -math.inf))
+    return next((candidate for candidate in near if _end(low, candidate) == high), width)
 
 
 COCO = Format(

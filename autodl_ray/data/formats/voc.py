@@ -14,7 +14,7 @@ from autodl_ray.data.formats.box_values import flag, make_box
 from autodl_ray.data.formats.names import plain_names, write_file, write_pictures
 from autodl_ray.data.formats.reading import as_label, as_number, parse_xml, read_capped, read_text
 from autodl_ray.data.formats.sizes import picture_size
-from autodl_ray.data.formats.walk import SPLIT_NAMES, Finder, Tree, check_twins, start_listing, walk
+from autodl_ray.data.formats.walk import SPLIT_NAMES, Finder, Tree, check_twins, nfc, start_listing, walk
 from autodl_ray.data.records import Box, Listing, Problem, Record, some
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import IMAGE_SUFFIXES
@@ -80,10 +80,10 @@ def _read_sets(tree: Tree, listing: Listing) -> tuple[dict[str, Split], list[str
         wanted[_TRAINVAL] = "train"
     splits: dict[str, Split] = {}
     for stem, split in wanted.items():
-        for line in read_text(tree.root / lists[stem]).splitlines():
-            name = line.split()[0] if line.split() else ""
-            if name and splits.setdefault(name, split) != split:
-                listing.problems.append(Problem(lists[stem], f"{name} is already in {splits[name]}"))
+        for line in read_text(tree.root / lists[stem]).split("\n"):
+            for name in {line.strip("\r"), line.strip()} - {""}:
+                if splits.setdefault(nfc(name), split) != split:
+                    listing.problems.append(Problem(lists[stem], f"{name[:200]} is already in {splits[nfc(name)]}"))
     known = {*wanted, *([_TRAINVAL] if _TRAINVAL in lists else [])}
     others = sorted(lists.keys() - known)
     if others:
@@ -117,7 +117,7 @@ def _read_file(
         listing.problems.append(Problem(name, f"{picture} already has an XML file."))
         return
     boxes = _boxes(root, name, listing)
-    split = splits.get(stem) or splits.get(_stem(picture))
+    split = splits.get(nfc(stem)) or splits.get(nfc(_stem(picture)))
     found[picture] = Record(picture, None, boxes, split, None, None, tree.pictures[picture])
 
 
@@ -207,7 +207,7 @@ def _tell(listing: Listing, target: Target) -> None:
 
 
 def _xml(record: Record, name: str, size: tuple[int, int] | None) -> str:
-    lines = ["<annotation>", "\t<folder>JPEGImages</folder>", f"\t<filename>{escape(name)}</filename>"]
+    lines = ["<annotation>", "\t<folder>JPEGImages</folder>", f"\t<filename>{escape(_legal(name))}</filename>"]
     if size is not None:
         lines.append(f"\t<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>")
     for box in record.boxes or ():
@@ -220,6 +220,11 @@ def _xml(record: Record, name: str, size: tuple[int, int] | None) -> str:
             "\t</object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
+
+
+def _legal(text: str) -> str:
+    """Replace what XML cannot say; the name of the XML file finds the picture all the same."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _number(value: float) -> str:

@@ -144,7 +144,7 @@ def _pictures(item: str, base: str, finder: Finder, reading: _Reading) -> list[s
     tree = reading.tree
     for place in _candidates(item, base):
         if place in tree.others:
-            lines = [line.strip() for line in read_text(tree.root / place).splitlines() if line.strip()]
+            lines = [line.strip() for line in read_text(tree.root / place).split("\n") if line.strip()]
             found = [finder.find(line, ("", place.rpartition("/")[0])) for line in lines]
             for line, name in zip(lines, found, strict=True):
                 if name is None:
