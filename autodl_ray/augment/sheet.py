@@ -25,7 +25,7 @@ class Tile:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        caption: Below it; cut where it is too long.
+        caption: Below it, one or more lines; cut where they are too long.
         boxes: (N, 4) pascal_voc pixels of the picture, or None.
         labels: One text a box, drawn at its corner; or none.
     """
@@ -49,16 +49,20 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int, side: int) -> Image.Im
     """
     columns = max(1, min(columns, len(tiles)))
     rows = max(1, -(-len(tiles) // columns))
-    sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, rows * (side + _LINE + _GAP) + _GAP), _PAPER)
+    text_height = _LINE * max((tile.caption.count("\n") + 1 for tile in tiles), default=1)
+    high = side + text_height + _GAP
+    sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, rows * high + _GAP), _PAPER)
     font = ImageFont.load_default(size=11)
     for i, tile in enumerate(tiles):
         left = _GAP + (i % columns) * (side + _GAP)
-        top = _GAP + (i // columns) * (side + _LINE + _GAP)
+        top = _GAP + (i // columns) * high
         picture, scale = _scaled(tile.image, side)
         _draw_boxes(ImageDraw.Draw(picture), tile, scale, font)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
         draw = ImageDraw.Draw(sheet)
-        draw.text((left, top + side + 1), _fitting(draw, tile.caption, font, side), fill=_INK, font=font)
+        for number, line in enumerate(tile.caption.split("\n")):
+            at = (left, top + side + 1 + number * _LINE)
+            draw.text(at, _fitting(draw, line, font, side), fill=_INK, font=font)
     return sheet
 
 

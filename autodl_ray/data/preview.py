@@ -77,4 +77,4 @@ def _caption(label: object, classes: Sequence[str]) -> str:
     if row.ndim == 0:
         return classes[int(row)]
     order = [int(c) for c in np.argsort(-row, kind="stable") if row[c] >= _SHOWN_SHARE]
-    return " + ".join(f"{row[c]:.2f} {classes[c]}" if row[c] < 1 else classes[c] for c in order)
+    return "\n".join(f"{row[c]:.0%} {classes[c]}" if row[c] < 1 else classes[c] for c in order)

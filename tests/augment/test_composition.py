@@ -83,6 +83,13 @@ def test_the_grammar() -> None:
     assert made.tiny_steps == (Step(CATALOGUE["RandomShift"]()),)
 
 
+def test_the_remarks_of_the_shipped_file_are_a_policy() -> None:
+    lines = (Path(__file__).parents[2] / "jobs" / "augment.yaml").read_text().split("\n")
+    example = "policies:\n" + "\n".join(line[2:] for line in lines if line.startswith("#   "))
+    kinds = [type(step).__name__ for step in policy(example).steps]
+    assert kinds == ["Step", "OneOf", "SomeOf", "Chain", "Ready"]
+
+
 @pytest.mark.parametrize("text", [COMPOSED, *(f"preset {name}" for name in PRESETS)])
 def test_plain_data(text: str) -> None:
     made = AugmentPolicy.parse(text.split()[1]) if text.startswith("preset") else policy(text)

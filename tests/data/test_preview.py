@@ -78,7 +78,7 @@ def test_captions_of_soft_labels() -> None:
     from autodl_ray.data.preview import _caption
 
     assert _caption(np.int64(1), CLASSES) == "dog"
-    assert _caption(np.array([0.3, 0.7, 0.0], dtype=np.float32), CLASSES) == "0.70 dog + 0.30 cat"
+    assert _caption(np.array([0.3, 0.7, 0.0], dtype=np.float32), CLASSES) == "70% dog\n30% cat"
     assert _caption(np.array([0.0, 0.0, 1.0], dtype=np.float32), CLASSES) == "horse"
 
 
