@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,14 @@ def test_just_outside_is_refused(name: str) -> None:
             bounds = schema["prefixItems"][0]
             assert {"minimum", "exclusiveMinimum"} & set(bounds), key
             assert {"maximum", "exclusiveMaximum"} & set(bounds), key
+
+
+@pytest.mark.parametrize("name", [name for name, kind in CATALOGUE.items() if kind.model_fields])
+def test_the_description_says_the_range(name: str) -> None:
+    for key, schema in CATALOGUE[name].model_json_schema()["properties"].items():
+        part = schema["prefixItems"][0] if "prefixItems" in schema else schema
+        numbers = re.findall(r"-?[0-9.]*[0-9]", schema["description"])
+        for bound in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+            assert bound not in part or f"{part[bound]:g}" in numbers, (key, schema["description"])
+        for choice in part.get("enum", ()):
+            assert str(choice) in schema["description"], key

@@ -55,7 +55,7 @@ class GaussianBlur(Op):
     """Blur, as a lens out of focus."""
 
     family: ClassVar[Family] = "blur"
-    sigma: Positives = Field((0.1, 2.0), description="standard deviation in pixels, as [low, high] above 0")
+    sigma: Positives = Field((0.1, 2.0), description="standard deviation in pixels, as [low, high] in (0, 100]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (sigma,), in pixels."""

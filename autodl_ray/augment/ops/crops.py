@@ -38,7 +38,7 @@ class RandomResizedCrop(Windowed):
     """Cut a random part, and scale it to the network's input (Szegedy et al. 2014)."""
 
     scale: Shares = Field((0.5, 1.0), description="share of the area, as [low, high] in (0, 1]")
-    ratio: Positives = Field((0.75, 4 / 3), description="width / height of the part, as [low, high] above 0")
+    ratio: Positives = Field((0.75, 4 / 3), description="width / height of the part, as [low, high] in (0, 100]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (top, left, height, width) of the part, in pixels."""

@@ -26,7 +26,7 @@ class RandomErasing(Op):
     family: ClassVar[Family] = "dropout"
     holes: int = Field(1, ge=1, le=64, description="rectangles, 1 to 64")
     scale: Shares = Field((0.02, 0.2), description="share of the area of each, as [low, high] in (0, 1]")
-    ratio: Positives = Field((0.3, 3.3), description="width / height of each, as [low, high] above 0")
+    ratio: Positives = Field((0.3, 3.3), description="width / height of each, as [low, high] in (0, 100]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (top, left, height, width) of each rectangle, one after the other, in pixels."""

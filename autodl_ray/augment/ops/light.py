@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from autodl_ray.augment.op import Drawn
 from autodl_ray.augment.ops.colour import LUMA, Linear, Matrix, scaled, shifted
+from autodl_ray.augment.ops.fields import ordered
 from autodl_ray.images import ImageArray
 
 __all__ = ["ColorTemperature", "FancyPCA"]
@@ -18,6 +20,7 @@ _XYZ_TO_RGB = np.array(
 )
 _DAYLIGHT = 6500.0
 _SAMPLE = 4096
+_Kelvin = Annotated[float, Field(ge=1700, le=25000)]
 
 
 class FancyPCA(Linear):
@@ -43,12 +46,13 @@ class FancyPCA(Linear):
 class ColorTemperature(Linear):
     """See the picture in warmer (below 6500 K) or colder light of a black body (Zini et al. 2023, Planckian jitter)."""
 
-    kelvin_low: float = Field(4000.0, ge=1700, le=25000, description="1700 to 25000: warmest light, in kelvin")
-    kelvin_high: float = Field(12000.0, ge=1700, le=25000, description="1700 to 25000: coldest light, in kelvin")
+    kelvin: Annotated[tuple[_Kelvin, _Kelvin], AfterValidator(ordered)] = Field(
+        (4000.0, 12000.0), description="temperature of the light in kelvin, as [low, high] in [1700, 25000]"
+    )
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (temperature,), in kelvin; evenly spread in 1 / kelvin, as the eye sees it."""
-        return (1 / rng.uniform(1 / self.kelvin_high, 1 / self.kelvin_low),)
+        return (1 / rng.uniform(1 / self.kelvin[1], 1 / self.kelvin[0]),)
 
     def matrix(self, image: ImageArray, drawn: Drawn) -> Matrix:
         """Scale each channel by the light's colour against daylight."""

@@ -21,7 +21,7 @@ class CLAHE(Op):
     """Equalize the lightness in small tiles, with limited contrast (Zuiderveld 1994)."""
 
     family: ClassVar[Family] = "colour"
-    limit: Positives = Field((1.0, 4.0), description="limit of the contrast, as [low, high] above 0")
+    limit: Positives = Field((1.0, 4.0), description="limit of the contrast, as [low, high] in (0, 100]")
     tiles: int = Field(8, ge=1, le=32, description="1 to 32: tiles a side")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:

@@ -97,7 +97,7 @@ class Contrast(Toned):
 class RandomGamma(Toned):
     """Make the middle values brighter (gamma below 1) or darker; black and white stay."""
 
-    gamma: Positives = Field((0.7, 1.4), description="exponent of the value, as [low, high] above 0")
+    gamma: Positives = Field((0.7, 1.4), description="exponent of the value, as [low, high] in (0, 100]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (gamma,): brighter and darker are equally likely."""

@@ -135,7 +135,7 @@ class ShearY(ShearX):
 class RandomZoom(Warped):
     """Come nearer (above 1) or go back, the size stays."""
 
-    factor: Positives = Field((0.8, 1.25), description="factor of the zoom, as [low, high] above 0")
+    factor: Positives = Field((0.8, 1.25), description="factor of the zoom, as [low, high] in (0, 100]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
         """Return (factor,): nearer and farther are equally likely."""
@@ -150,7 +150,7 @@ class Affine(Warped):
     """Turn, zoom, shift and lean at once, each by a random amount."""
 
     degrees: float = Field(15.0, ge=0, le=180, description="0 to 180: angle between -value and value")
-    scale: Positives = Field((0.9, 1.1), description="factor of the zoom, as [low, high] above 0")
+    scale: Positives = Field((0.9, 1.1), description="factor of the zoom, as [low, high] in (0, 100]")
     shift: float = Field(0.1, ge=0, le=1, description="0 to 1: largest shift as a share of the side")
     shear: float = Field(5.0, ge=0, le=80, description="0 to 80: lean between -value and value, in degrees")
 
