@@ -47,6 +47,9 @@ _LOCAL_ONLY = {
     # A stream beside a slow training has one short task every few seconds: with Ray's 1 s, each of them would start
     # (and import) a new process.
     "RAY_idle_worker_killing_time_threshold_ms": "120000",
+    # Blocks of a stream that were taken are freed at once, not once a second: 65 MiB of the object store instead of
+    # 340 at 2,000 photos a second, and memory that is still in the caches (tests/benchmarks/stream_memory.py).
+    "RAY_free_objects_period_milliseconds": "50",
 }
 
 
