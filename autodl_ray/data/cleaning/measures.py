@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,9 +26,12 @@ __all__ = ["Measures", "measure"]
 
 _VERSION = 2  # of what is measured; another number measures everything anew
 _CHUNK = 16
+_CALL = 2
 _LEAST_SIDE = 256
 _MOST_SIDE = 512
 _KEEP_EVERY = 20_000
+
+Work = Callable[[Sequence[int]], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def measure(
     Args:
         subject: The data set.
         positions: The records to measure.
-        backbone: Computes features in the same pass; None: none.
+        backbone: Computes features in the same pass, but none of the sealed test split; None: none at all.
         context: Store of what is remembered, progress, the wish to stop.
 
     Returns:
@@ -90,23 +93,25 @@ def measure(
     contents = [subject.facts[i].sha256 for i in positions]
     found = Measures.empty(len(positions), backbone.width if backbone else 0)
     plain, deep = _memories(backbone, context)
-    has_plain = plain.load(contents, found.plain())
-    has_deep = deep.load(contents, {"deep": found.deep}) if backbone else np.ones(len(contents), dtype=np.bool_)
-    todo = _first_of_each(contents, np.flatnonzero(~(has_plain & has_deep)))
+    open_rows = np.array([backbone is not None and subject.split(i) != "test" for i in positions], dtype=np.bool_)
+    new_plain = _first_of_each(contents, ~plain.load(contents, found.plain()))
+    new_deep = _first_of_each(contents, open_rows & ~deep.load(contents, {"deep": found.deep}))
+    todo = np.flatnonzero(new_plain | new_deep).tolist()
     failed: dict[int, str] = {}
     fresh: list[int] = []
 
     def keep() -> None:
-        new = [row for row in fresh if row not in failed]
-        plain.add([contents[r] for r in new if not has_plain[r]], _rows(found.plain(), new, ~has_plain))
-        if backbone:
-            deep.add([contents[r] for r in new if not has_deep[r]], _rows({"deep": found.deep}, new, ~has_deep))
+        good = np.array([row for row in fresh if row not in failed], dtype=np.int64)
+        for memory, new, arrays in ((plain, new_plain, found.plain()), (deep, new_deep, {"deep": found.deep})):
+            rows = good[new[good]]
+            memory.add([contents[row] for row in rows.tolist()], {name: array[rows] for name, array in arrays.items()})
         fresh.clear()
 
     if todo:
         with context.progress.stage("look", len(todo)) as bar:
             try:
-                for done, rows in enumerate(_measured(subject, positions, todo, found, backbone, failed), start=1):
+                work = _worker(subject, positions, found, backbone, new_deep, failed)
+                for done, rows in enumerate(_by_threads(work, todo), start=1):
                     fresh.extend(rows)
                     bar.update(min(done * _CHUNK, len(todo)), len(todo))
                     if len(fresh) >= _KEEP_EVERY:
@@ -115,7 +120,8 @@ def measure(
                         raise RunInterrupted("Stopped while pictures were measured.", hint="run the same line again")
             finally:
                 keep()
-    _copy_to_equals(contents, found, failed)
+    failed.update(_copy_to_equals(contents, list(found.plain().values()), np.ones_like(open_rows), failed))
+    _copy_to_equals(contents, [found.deep], open_rows, failed)
     return found, {positions[row]: why for row, why in failed.items()}
 
 
@@ -131,61 +137,67 @@ def _memories(backbone: Backbone | None, context: Context) -> tuple[RowMemory, R
     return memory(f"looks-{made_by}"), memory(f"deep-{backbone.tag if backbone else 'none'}")
 
 
-def _first_of_each(contents: Sequence[str], rows: npt.NDArray[np.int64]) -> list[int]:
-    seen: dict[str, int] = {}
-    for row in rows:
-        seen.setdefault(contents[row], int(row))
-    return sorted(seen.values())
-
-
-def _rows(
-    arrays: dict[str, npt.NDArray[np.generic]], rows: Sequence[int], wanted: npt.NDArray[np.bool_]
-) -> dict[str, npt.NDArray[np.generic]]:
-    chosen = np.array([row for row in rows if wanted[row]], dtype=np.int64)
-    return {name: array[chosen] for name, array in arrays.items()}
-
-
-def _copy_to_equals(contents: Sequence[str], found: Measures, failed: dict[int, str]) -> None:
+def _first_of_each(contents: Sequence[str], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Of equal contents only the first wanted one is worked on."""
     first: dict[str, int] = {}
-    pairs = [(row, first[key]) for row, key in enumerate(contents) if first.setdefault(key, row) != row]
-    for row, source in pairs:
-        if source in failed:
-            failed[row] = failed[source]
+    for row in np.flatnonzero(wanted).tolist():
+        first.setdefault(contents[row], row)
+    chosen = np.zeros_like(wanted)
+    chosen[list(first.values())] = True
+    return chosen
+
+
+def _copy_to_equals(
+    contents: Sequence[str],
+    arrays: Sequence[npt.NDArray[np.generic]],
+    wanted: npt.NDArray[np.bool_],
+    failed: dict[int, str],
+) -> dict[int, str]:
+    """Copy rows to those with the same content; return which of them failed with the row they are copied from."""
+    first: dict[str, int] = {}
+    pairs = [(row, first.setdefault(contents[row], row)) for row in np.flatnonzero(wanted).tolist()]
+    pairs = [(row, source) for row, source in pairs if row != source]
     if pairs:
         rows, sources = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-        for array in (*found.plain().values(), found.deep):
+        for array in arrays:
             array[rows] = array[sources]
+    return {row: failed[source] for row, source in pairs if source in failed}
 
 
-def _measured(
+def _worker(
     subject: Subject,
     positions: Sequence[int],
-    todo: Sequence[int],
     found: Measures,
     backbone: Backbone | None,
+    new_deep: npt.NDArray[np.bool_],
     failed: dict[int, str],
-) -> Iterator[Sequence[int]]:
-    """Fill ``found`` chunk by chunk, and yield the rows of each chunk; only a few chunks are under way at a time."""
+) -> Work:
+    """Return the function that fills ``found`` for some rows, and notes in ``failed`` what cannot be decoded."""
 
     def work(rows: Sequence[int]) -> Sequence[int]:
-        inputs, good = [], []
+        inputs: list[tuple[int, ImageArray]] = []
         for row in rows:
             record = subject.listing.records[positions[row]]
             try:
                 image = decode_image(subject.listing.read(record), at_least=_LEAST_SIDE)
                 _fill(found, row, image)
-                if backbone:
-                    inputs.append(backbone.prepare(image))
-                good.append(row)
+                if backbone and new_deep[row]:
+                    inputs.append((row, backbone.prepare(image)))
             except DatasetError as error:
                 failed[row] = error.what
             except OSError as error:
                 failed[row] = f"The file cannot be read: {error.strerror}."
-        for start in range(0, len(inputs), 2) if backbone else ():
+        for start in range(0, len(inputs), _CALL) if backbone else ():
             assert backbone is not None
-            found.deep[good[start : start + 2]] = backbone.run(np.stack(inputs[start : start + 2]))
+            some = inputs[start : start + _CALL]
+            found.deep[[row for row, _ in some]] = backbone.run(np.stack([image for _, image in some]))
         return rows
 
+    return work
+
+
+def _by_threads(work: Work, todo: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Work on chunks of rows, and yield each that is done; only a few are under way at a time."""
     chunks = iter([todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)])
     threads = min(16, len(os.sched_getaffinity(0)))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="look")
