@@ -73,6 +73,8 @@ def _run(arguments: list[str]) -> int:
         where = f"\n  log: {console.log_path}" if console.log_path else ""
         console.error(f"{type(error).__name__}: {error}{where}\n  next: this is a bug; please report it with the log")
         return 1
+    finally:
+        console.close()
 
 
 def _log_traceback() -> None:

@@ -74,6 +74,12 @@ class Console:
         )
         logging.captureWarnings(True)
 
+    def close(self) -> None:
+        """Let go of the two streams; nothing is printed after that."""
+        for stream in (self._out, self._err):
+            with contextlib.suppress(OSError):  # the reader of a pipe went away
+                stream.close()
+
     def print(self, text: str = "") -> None:
         """Print a line for people."""
         self.rich.print(text, highlight=False, markup=False)
