@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +181,6 @@ def _checked(
     place = open_store(store)
     place.check_writable()
     around = surroundings(place, console, seed=seed)
-    console.log_to(place.folder("logs") / f"check-{time.strftime('%Y%m%d-%H%M%S')}.log")
     listing, version, name = _listing(path, format=format, around=around)
     facts = read_facts(listing, context=around)
     subject = Subject(listing, facts, _divided(listing, splits))
