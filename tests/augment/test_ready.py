@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodl_ray.augment import AugmentPolicy
-from autodl_ray.augment.nodes import Chain, Node, OneOf, Ready, SomeOf, Step
+from autodl_ray.augment import CATALOGUE, AugmentPolicy
+from autodl_ray.augment.nodes import Blend, Chain, Node, OneOf, Ready, SomeOf, Step
 from autodl_ray.augment.presets import PRESETS
 from autodl_ray.augment.ready import READY, AutoAugment, RandAugment, TrivialAugment
 from autodl_ray.errors import SpecError
@@ -99,6 +99,25 @@ def test_trivial_augment_takes_one_of_14_from_the_wide_space() -> None:
     assert params["Posterize"]["bits"] == (2, 8)
     assert params["Brightness"]["factor"] == pytest.approx((0.01, 1.99))
     assert params["ShearX"]["degrees"][1] == pytest.approx(44.7, abs=0.1)
+
+
+def test_a_blend_of_copies_is_the_picture() -> None:
+    image = picture("RGB", 40)
+    for alpha in (0.1, 1.0, 10.0):
+        same = AugmentPolicy("same", (Blend((Chain(()),), width=4, alpha=alpha),))
+        for seed in range(20):
+            done = same.apply(image, size=40, fit="stretch", rng_seed=seed)
+            assert np.abs(done.astype(int) - image).max() <= 1
+
+
+def test_a_blend_lies_between_the_picture_and_its_changed_copies() -> None:
+    image = np.full((8, 8, 3), 200, dtype=np.uint8)
+    half = Step(CATALOGUE["Brightness"](factor=(0.5, 0.5)))  # type: ignore[call-arg]
+    made = AugmentPolicy("half", (Blend((half,), depth=(1, 1)),))
+    values = [int(made.apply(image, size=8, fit="stretch", rng_seed=seed)[0, 0, 0]) for seed in range(300)]
+    assert 100 <= min(values) < 110
+    assert 190 < max(values) <= 200
+    assert np.mean(values) == pytest.approx(150, abs=6)  # Beta(1, 1) is even
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "none"])

@@ -55,6 +55,8 @@ def test_the_inputs_of_a_step() -> None:
     images, targets = mixed.make(batch, epoch=0, step=0)
     assert (images.shape, targets.shape, targets.dtype) == ((10, 3, 8, 8), (10, 3), torch.float32)
     assert targets.sum(1).numpy() == pytest.approx(np.ones(10))
+    others = [mixed.make(batch, epoch=e, step=s)[1] for e, s in ((1, 0), (0, 1))]
+    assert not any(torch.equal(targets, other) for other in others)
     shown, soft = mixed.mixed(batch, epoch=0, step=0)
     assert shown.dtype == np.uint8
     assert np.array_equal(soft, targets.numpy())
