@@ -11,7 +11,20 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from autodl_ray.augment.op import Op, Target
-from autodl_ray.augment.ops import blur, chance, colour, grids, light, noise, patches, quality, spaces, tones, weather
+from autodl_ray.augment.ops import (
+    blur,
+    chance,
+    colour,
+    crops,
+    grids,
+    light,
+    noise,
+    patches,
+    quality,
+    spaces,
+    tones,
+    weather,
+)
 from autodl_ray.images import ImageArray
 
 TARGET = Target(16, fill=(1, 2, 3))
@@ -261,3 +274,17 @@ def test_pictures_that_are_too_long_for_opencv_stay_as_they_are() -> None:
     assert np.array_equal(wide.apply_mask(strip[:, :, 0], (0.9, 1.1) * 5, TARGET), strip[:, :, 0])
     assert np.array_equal(quality.WebPCompression().apply(strip, (50,), TARGET), strip)
     assert blur.GlassBlur().apply(strip, (2, 1), TARGET).shape == strip.shape
+
+
+@pytest.mark.parametrize("side", [300, 440, 700, 1300])
+def test_a_large_picture_is_scaled_as_pillow_does_it(side: int) -> None:
+    image = noise.GaussianNoise().apply(photo(side, side + 50), (0.05, 3), TARGET)
+    ours = crops.RandomResizedCrop().apply(image, (0, 50, side, side), Target(224)).astype(float)
+    plain = cv2.resize(image[:, 50:], (224, 224)).astype(float)
+    pillow = np.asarray(Image.fromarray(image[:, 50:]).resize((224, 224), Image.Resampling.BILINEAR), dtype=float)
+    assert np.abs(ours - pillow).mean() < 4
+    assert side < 400 or np.abs(ours - pillow).mean() < 0.75 * np.abs(plain - pillow).mean()
+    stripes = np.zeros((side, side + 50, 3), dtype=np.uint8)
+    stripes[::2] = 200
+    if side > 400:  # no pixel is skipped
+        assert difference(crops.RandomResizedCrop().apply(stripes, (0, 0, side, side), Target(224)), 100) <= 1
