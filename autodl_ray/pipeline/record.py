@@ -16,9 +16,8 @@ from typing import Any
 from autodl_ray.artifacts import write_atomic
 from autodl_ray.errors import StoreError
 from autodl_ray.pipeline.planner import Action
-from autodl_ray.pipeline.policies import read_policies
+from autodl_ray.pipeline.policies import policy_files
 from autodl_ray.spec import ExperimentSpec, difference
-from autodl_ray.spec.sections import AUGMENTS
 
 __all__ = ["RunRecord", "identity_digest"]
 
@@ -60,14 +59,19 @@ class RunRecord:
         The budget may differ: it says how long, not what.
 
         Raises:
-            StoreError: The name belongs to a run with another spec or other data; the difference is shown.
+            StoreError: The name belongs to a run with another spec, other data or another policy in a policy file;
+                the difference is shown.
         """
-        wanted = spec.model_dump(mode="json")
+        wanted, policies = spec.model_dump(mode="json"), policy_files(spec)
         status = self._data.get("status", "begun")
         if self._data:
             rows = difference(_identity(self._data["spec"]), _identity(wanted))
             if self._data["dataset"] != dataset_id:
                 rows.append(f"data (content, labels or splits): {self._data['dataset']} → {dataset_id}")
+            before = self._data.get("policies", {})
+            rows += [
+                f"{word}: {before[word]} → {new}" for word, new in policies.items() if before.get(word, new) != new
+            ]
             if rows:
                 raise StoreError(
                     "A different run has this name:\n" + "\n".join(f"  - {row}" for row in rows),
@@ -77,7 +81,7 @@ class RunRecord:
             if wanted["budget_s"] > self._data["spec"]["budget_s"]:
                 status = "running"  # more time was given: go on
         if self._data.get("spec") != wanted or self._data.get("status") != status:
-            self._save(spec=wanted, dataset=dataset_id, status=status)
+            self._save(spec=wanted, dataset=dataset_id, status=status, **({"policies": policies} if policies else {}))
 
     def start(self) -> None:
         """From here on work is done, and its seconds count."""
@@ -157,7 +161,7 @@ def identity_digest(spec: ExperimentSpec, dataset_id: str) -> str:
     Raises:
         SpecError: A policy file cannot be read.
     """
-    files = {word: digest for word, digest in read_policies(spec).items() if word not in AUGMENTS}
+    files = policy_files(spec)
     content = json.dumps(
         [_identity(spec.model_dump(mode="json")), dataset_id, *([files] if files else [])], sort_keys=True
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from autodl_ray.errors import SpecError
+from autodl_ray.errors import SpecError, StoreError
 from autodl_ray.pipeline.policies import read_policies
-from autodl_ray.pipeline.record import identity_digest
+from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.spec import ExperimentSpec, parse_spec
 
 
@@ -43,3 +43,17 @@ def test_another_policy_in_the_file_is_another_run(tmp_path: Path) -> None:
     assert identity_digest(spec, "d") == first
     file.write_text("policies: [{transform: {name: Invert}, probability: 0.5}]")
     assert identity_digest(spec, "d") != first
+
+
+def test_a_run_of_that_name_with_another_policy_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("policies: [{transform: {name: Invert}}]")
+    spec = spec_with(augment=str(file))
+    RunRecord(tmp_path).begin(spec, "d")
+    RunRecord(tmp_path).begin(spec, "d")
+    before = (tmp_path / "run.json").read_bytes()
+    file.write_text("policies: [{transform: {name: Grayscale}}]")
+    with pytest.raises(StoreError, match="A different run has this name") as caught:
+        RunRecord(tmp_path).begin(spec, "d")
+    assert "p.yaml: " in str(caught.value)
+    assert (tmp_path / "run.json").read_bytes() == before
