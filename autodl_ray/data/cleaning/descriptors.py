@@ -15,7 +15,7 @@ __all__ = ["COPY_SIDE", "gradient_features", "grey", "perceptual_hash", "pixel_f
 COPY_SIDE = 32
 _CELL = 4
 _ANGLES = 9
-_BLOCK = 8_192
+_BLOCK = 1_024
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,13 +42,10 @@ def grey(copies: npt.NDArray[np.uint8]) -> Floats:
 
 def pixel_features(copies: npt.NDArray[np.uint8]) -> Floats:
     """Return (N, 304) float32 in [0, 1]: grey at 16 × 16 and colour at 4 × 4."""
-    parts = []
-    for start in range(0, len(copies), _BLOCK):
-        some = np.asarray(copies[start : start + _BLOCK], dtype=np.float32) / 255
-        fine = grey(copies[start : start + _BLOCK]).reshape(-1, 16, 2, 16, 2).mean(axis=(2, 4)) / 255
-        coarse = some.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4))
-        parts.append(np.concatenate([fine.reshape(len(some), -1), coarse.reshape(len(some), -1)], axis=1))
-    return np.concatenate(parts)
+    colour = np.asarray(copies, dtype=np.float32) / 255
+    fine = grey(copies).reshape(-1, 16, 2, 16, 2).mean(axis=(2, 4)) / 255
+    coarse = colour.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4))
+    return np.concatenate([fine.reshape(len(copies), -1), coarse.reshape(len(copies), -1)], axis=1)
 
 
 def gradient_features(copies: npt.NDArray[np.uint8]) -> Floats:
@@ -56,9 +53,7 @@ def gradient_features(copies: npt.NDArray[np.uint8]) -> Floats:
 
     Cells of 4 × 4 px, 9 unsigned angles, blocks of 2 × 2 cells, square root of the L2-normalised block.
     """
-    return np.concatenate(
-        [_gradients(grey(copies[start : start + _BLOCK // 8])) for start in range(0, len(copies), _BLOCK // 8)]
-    )
+    return np.concatenate([_gradients(grey(copies[start : start + _BLOCK])) for start in range(0, len(copies), _BLOCK)])
 
 
 def _gradients(images: Floats) -> Floats:

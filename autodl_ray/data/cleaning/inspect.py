@@ -19,7 +19,7 @@ from autodl_ray.data.cleaning.findings import Finding, Report, finding
 from autodl_ray.data.cleaning.labels import find_label_errors, settle_conflicts
 from autodl_ray.data.cleaning.looks import find_odd_looks
 from autodl_ray.data.cleaning.measures import Measures, measure
-from autodl_ray.data.cleaning.model import Judgement, group_numbers, judge, neighbours
+from autodl_ray.data.cleaning.model import Judgement, Table, group_numbers, judge, neighbours, reduce_table
 from autodl_ray.data.cleaning.near import find_near, near_groups
 from autodl_ray.data.cleaning.outliers import find_outliers
 from autodl_ray.data.cleaning.subject import Subject
@@ -113,39 +113,42 @@ def _by_looks(subject: Subject, positions: Sequence[int], measures: Measures, wo
         return
     with work.step("models"), context.progress.stage("judge"):
         rows = [row for row, i in enumerate(positions) if subject.split(i) != "test"]
-        chosen = [positions[row] for row in rows]
-        _by_models(subject, chosen, measures.take(rows), near, work, context)
+        _by_models(subject, positions, rows, measures, near, work, context)
 
 
 def _by_models(
     subject: Subject,
     positions: Sequence[int],
+    rows: Sequence[int],
     measures: Measures,
     near: Sequence[tuple[list[int], float]],
     work: _Work,
     context: Context,
 ) -> None:
-    row_of = {i: row for row, i in enumerate(positions)}
+    """Judge the pictures in ``rows``, which are those outside the sealed test split."""
+    row_of = {positions[row]: number for number, row in enumerate(rows)}
     joined = [[row_of[i] for i in group if i in row_of] for group, _ in near]
-    keys = [subject.facts[i].sha256 for i in positions]
-    groups = group_numbers(keys, [rows for rows in joined if len(rows) > 1])
-    labels = [subject.listing.records[i].label for i in positions]
+    keys = [subject.facts[positions[row]].sha256 for row in rows]
+    groups = group_numbers(keys, [members for members in joined if len(members) > 1])
+    labels = [subject.listing.records[positions[row]].label for row in rows]
     names = _learnable(labels, groups)
-    rows = [row for row, label in enumerate(labels) if label in names]
-    if len(rows) < LEAST_PICTURES or len(names) < 2:
+    known = [number for number, label in enumerate(labels) if label in names]
+    if len(known) < LEAST_PICTURES or len(names) < 2:
         if subject.listing.task == "detection":
             work.notes.append("Label errors are not looked for where pictures have boxes.")
         else:
             work.notes.append(f"Label errors were not looked for: that takes {LEAST_PICTURES} pictures of 2 classes.")
-        _outliers_alone(subject, positions, measures, groups, work)
+        _outliers_alone(subject, positions, rows, measures, groups, work, context)
         return
-    numbers = np.array([names.index(str(labels[row])) for row in rows], dtype=np.int64)
-    chosen, some = [positions[row] for row in rows], measures.take(rows)
-    judgement = judge(_features(some), numbers, groups[rows], num_classes=len(names), seed=context.seed)
-    work.model.update(_told(judgement, len(rows), names))
-    work.findings[:] = settle_conflicts(work.findings, subject, chosen, names, judgement)
-    work.findings += find_label_errors(subject, chosen, numbers, names, judgement)
-    work.findings += find_outliers(subject, chosen, judgement.distances, features=judgement.features)
+    numbers = np.array([names.index(str(labels[number])) for number in known], dtype=np.int64)
+    chosen = np.array([rows[number] for number in known], dtype=np.int64)
+    tables = _tables(measures, chosen)
+    judgement = judge(tables, numbers, groups[known], num_classes=len(names), seed=context.seed)
+    work.model.update(_told(judgement, len(known), names))
+    judged = [positions[row] for row in chosen.tolist()]
+    work.findings[:] = settle_conflicts(work.findings, subject, judged, names, judgement)
+    work.findings += find_label_errors(subject, judged, numbers, names, judgement)
+    work.findings += find_outliers(subject, judged, judgement.distances, features=judgement.features)
 
 
 def _learnable(labels: Sequence[str | None], groups: npt.NDArray[np.int64]) -> list[str]:
@@ -157,11 +160,11 @@ def _learnable(labels: Sequence[str | None], groups: npt.NDArray[np.int64]) -> l
     return sorted(name for name, found in different.items() if len(found) > 1)
 
 
-def _features(measures: Measures) -> dict[str, npt.NDArray[np.float32]]:
+def _tables(measures: Measures, chosen: npt.NDArray[np.int64]) -> dict[str, Table]:
     return {
-        "network": np.asarray(measures.deep, dtype=np.float32),
-        "gradients": gradient_features(measures.copies),
-        "pixels": pixel_features(measures.copies),
+        "network": lambda rows: measures.deep[chosen[rows]].astype(np.float32),
+        "gradients": lambda rows: gradient_features(measures.copies[chosen[rows]]),
+        "pixels": lambda rows: pixel_features(measures.copies[chosen[rows]]),
     }
 
 
@@ -176,9 +179,17 @@ def _told(judgement: Judgement, count: int, names: Sequence[str]) -> dict[str, A
 
 
 def _outliers_alone(
-    subject: Subject, positions: Sequence[int], measures: Measures, groups: npt.NDArray[np.int64], work: _Work
+    subject: Subject,
+    positions: Sequence[int],
+    rows: Sequence[int],
+    measures: Measures,
+    groups: npt.NDArray[np.int64],
+    work: _Work,
+    context: Context,
 ) -> None:
-    if len(positions) < LEAST_PICTURES:
+    if len(rows) < LEAST_PICTURES:
         return
-    distances, _ = neighbours(np.asarray(measures.deep, dtype=np.float32), groups)
-    work.findings += find_outliers(subject, positions, distances.mean(axis=1), features="network")
+    table = _tables(measures, np.asarray(rows, dtype=np.int64))["network"]
+    distances, _ = neighbours(reduce_table(table, len(rows), seed=context.seed), groups)
+    chosen = [positions[row] for row in rows]
+    work.findings += find_outliers(subject, chosen, distances.mean(axis=1), features="network")

@@ -71,9 +71,7 @@ def test_everything_of_trashnet_is_checked_in_time_and_again_in_seconds(context:
     started = time.process_time()
     subject = _trashnet(context)
     report = inspect(subject, source="trashnet", context=context)
-    assert (
-        time.process_time() - started < 90
-    )  # of all threads: half of it on two cores
+    assert time.process_time() - started < 90  # of all threads: half of it on two cores
     assert _of(list(report.findings), "conflict") == _CONFLICTS
     assert report.model["features"] == "network"
     assert report.model["accuracy_out_of_fold"] > 0.85

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autodl_ray.artifacts.dataset import Split
+from autodl_ray.data.cleaning import model
 from autodl_ray.data.cleaning.deep import Backbone
 from autodl_ray.data.cleaning.findings import Finding
 from autodl_ray.data.cleaning.inspect import inspect
@@ -152,8 +153,8 @@ def test_equal_pictures_do_not_vote_for_each_other() -> None:
     labels[:2] = 1
     groups = np.arange(120)
     groups[1] = 0
-    apart = judge({"f": features}, labels, np.arange(120), num_classes=2, seed=0).probabilities[:2, 1]
-    together = judge({"f": features}, labels, groups, num_classes=2, seed=0).probabilities[:2, 1]
+    apart = judge({"f": features.__getitem__}, labels, np.arange(120), num_classes=2, seed=0).probabilities[:2, 1]
+    together = judge({"f": features.__getitem__}, labels, groups, num_classes=2, seed=0).probabilities[:2, 1]
     assert (together < apart).all()
     assert (together < 0.5).all()
 
@@ -194,3 +195,28 @@ def test_an_outlier_is_far_from_all() -> None:
     assert found[0].sure > 0.9
     assert "2.5 times as far" in found[0].reason
     assert len(found) <= 2
+
+
+def test_of_very_many_pictures_the_features_are_chosen_on_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "_MANY", 200)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    good = (rng.normal(size=(400, 6)) + 4 * np.eye(6)[labels]).astype(np.float32)
+    noise = rng.normal(size=(400, 6)).astype(np.float32)
+    asked: dict[str, set[int]] = {"good": set(), "noise": set()}
+
+    def table(name: str, values: np.ndarray) -> model.Table:
+        def of(rows: np.ndarray) -> np.ndarray:
+            asked[name].update(rows.tolist())
+            return values[rows]
+
+        return of
+
+    tables = {"noise": table("noise", noise), "good": table("good", good)}
+    judgement = judge(tables, labels, np.arange(400), num_classes=3, seed=0)
+    assert judgement.features == "good"
+    assert judgement.probabilities.shape == (400, 3)
+    assert judgement.accuracy > 0.95
+    assert judgement.tried["noise"] < 0.6
+    assert len(asked["good"]) == 400
+    assert len(asked["noise"]) <= 101
