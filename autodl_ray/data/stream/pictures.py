@@ -9,7 +9,6 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from autodl_ray.artifacts import LearningSamples, check_learning
 from autodl_ray.artifacts.dataset import BoxTable
@@ -26,8 +25,9 @@ class Pictures:
     Attributes:
         root: Folder that the files are below.
         ids: (N,) int64 of the split.
-        files: The distinct files, relative to ``root``.
-        file: (N,) int32 position in ``files``; None: sample i is the whole file i.
+        names: (bytes of all names,) uint8: the distinct files, relative to ``root``, one after the other.
+        ends: (files + 1,) int64, where each name begins and the last one ends.
+        file: (N,) int32 which file; None: sample i is the whole file i.
         offset: (N,) int64 in bytes, or None.
         length: (N,) int64 in bytes, -1 to the end; or None.
         boxes: Objects of the pictures, or None.
@@ -35,7 +35,8 @@ class Pictures:
 
     root: Path
     ids: npt.NDArray[np.int64] = field(repr=False)
-    files: pa.Array = field(repr=False)
+    names: npt.NDArray[np.uint8] = field(repr=False)
+    ends: npt.NDArray[np.int64] = field(repr=False)
     file: npt.NDArray[np.int32] | None = field(default=None, repr=False)
     offset: npt.NDArray[np.int64] | None = field(default=None, repr=False)
     length: npt.NDArray[np.int64] | None = field(default=None, repr=False)
@@ -50,11 +51,17 @@ class Pictures:
         """
         check_learning(samples, use="The stream")
         root, where = Path(samples.root), samples.where
+        # Not an Arrow array: making the first one of a process imports pandas, 0.3 s before the first batch.
+        names = [os.fsencode(name) for name in (samples.paths if where is None else where.files)]
+        text = np.frombuffer(b"".join(names), dtype=np.uint8)
+        ends = np.cumsum([0, *(len(name) for name in names)], dtype=np.int64)
         if where is None:
-            files = pa.array(list(samples.paths), type=pa.large_string())
-            return cls(root, samples.ids, files, boxes=samples.boxes)
-        files = pa.array(list(where.files), type=pa.large_string())
-        return cls(root, samples.ids, files, where.file, where.offset, where.length, samples.boxes)
+            return cls(root, samples.ids, text, ends, boxes=samples.boxes)
+        return cls(root, samples.ids, text, ends, where.file, where.offset, where.length, samples.boxes)
+
+    def name(self, file: int) -> str:
+        """Return the name of a file."""
+        return os.fsdecode(self.names[self.ends[file] : self.ends[file + 1]].tobytes())
 
     def reader(self) -> Reader:
         """Return a reader, to be closed; as a context manager it closes itself."""
@@ -91,7 +98,7 @@ class Reader:
         return self._open[file]
 
     def _path(self, file: int) -> str:
-        return self._root + str(self._pictures.files[file])  # pathlib costs more than opening the file
+        return self._root + self._pictures.name(file)  # pathlib costs more than opening the file
 
     def close(self) -> None:
         """Close the files."""
