@@ -21,6 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _ROUNDS = 16
 _ALONG_A_SIDE = 17
+_NEAR = 0.01  # pixels
 
 
 class Displaced(Op):
@@ -68,7 +69,9 @@ class Displaced(Op):
         for _ in range(_ROUNDS):
             at = np.ascontiguousarray(found - np.float32(0.5))
             moved = cv2.remap(field, at[:, :, 0], at[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            found = outline - moved
+            before, found = found, np.asarray(outline - moved, dtype=np.float32)
+            if np.abs(found - before).max() < _NEAR:
+                break
         return around(found.astype(np.float64))
 
 

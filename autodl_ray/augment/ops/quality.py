@@ -174,7 +174,7 @@ class RingingOvershoot(Op):
     """Let edges ring: cut off the high frequencies sharply (Wang et al. 2021, Real-ESRGAN)."""
 
     family: ClassVar[Family] = "quality"
-    radius: Counts = Field((3, 7), description="radius of the kernel in pixels, as [low, high] of 1 to 64")
+    radius: Counts = Field((2, 5), description="radius of the kernel in pixels, as [low, high] of 1 to 64")
     cutoff: Shares = Field((0.25, 0.5), description="frequency of the cut, 1 is the highest, as [low, high] in (0, 1]")
 
     def draw(self, rng: random.Random, height: int, width: int) -> Drawn:
