@@ -14,7 +14,7 @@ from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.stream import STREAM_CPUS, StreamSource, execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess
-from tests.data.streams import digits_version, taken
+from tests.data.streams import digits_version, photo_splits, taken
 
 pytestmark = pytest.mark.ray
 PREPROCESS = Preprocess(size=8)
@@ -100,3 +100,45 @@ def test_a_closed_stream_stops_its_tasks(version: DatasetVersion) -> None:
     while time.monotonic() < ends and ray.available_resources().get("CPU") != whole:  # type: ignore[no-untyped-call]
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] == whole  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("kept", [True, False])
+def test_photos_in_an_actor_beside_another(tmp_path: Path, kept: bool) -> None:
+    import ray
+
+    splits = photo_splits(tmp_path)
+    source = StreamSource.make(*splits, Preprocess(size=32), seed=3, memory_limit_bytes=2**28 if kept else 0)
+    expected = taken(source, stop=3)
+
+    class Trial:
+        def take(self, source: StreamSource) -> Any:
+            return taken(source, stop=3)
+
+    cpus = (ray.cluster_resources()["CPU"] - STREAM_CPUS) / 2  # type: ignore[no-untyped-call]
+    remote: Any = ray.remote(num_cpus=cpus)(Trial)
+    actors = [remote.remote() for _ in range(2)]
+    try:
+        assert ray.get([actor.take.remote(source) for actor in actors], timeout=60) == [expected, expected]
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_task_is_done_again(tmp_path: Path) -> None:
+    import psutil
+
+    splits = photo_splits(tmp_path, train=150)
+    source = StreamSource.make(*splits, Preprocess(size=32), seed=3, memory_limit_bytes=0)
+    expected = taken(source, stop=20)
+    killed: list[int] = []
+    rows: list[list[int]] = []
+    for epoch in source.train_epochs(start=0, stop=20, batch_size=16, augment=AugmentPolicy.parse("light")):
+        rows.append([int(i) for batch in epoch for i in batch.ids])
+        tasks = [p for p in psutil.Process().children(recursive=True) if p.name() == "ray::_run"]
+        for process in tasks[:1] if len(killed) < 2 else ():
+            process.kill()
+            killed.append(process.pid)
+    assert killed
+    assert rows == [[i for i, _, _ in epoch] for epoch in expected]
