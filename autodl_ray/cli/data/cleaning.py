@@ -13,7 +13,7 @@ import typer
 
 from autodl_ray.cli.console import Console, human_seconds
 from autodl_ray.cli.data.common import Json, StoreOption, open_store, surroundings
-from autodl_ray.errors import SpecError, StoreError
+from autodl_ray.errors import DatasetError, SpecError, StoreError
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts.dataset import Split
@@ -148,6 +148,11 @@ def _clean(
         "changes": [change.to_json() for change in plan.changes],
     }
     _print_plan(plan, len(checked.subject.listing.records), console)
+    if apply and not plan.records:
+        raise DatasetError(
+            "Nothing would be left of the data set.", seen=f"{len(plan.changes)} changes",
+            hint="act on fewer kinds of findings with --drop",
+        )  # fmt: skip
     if apply and plan.changes:
         document |= _apply(plan, checked, path=path, name=name, tag=tag, console=console)
     elif plan.changes:

@@ -23,10 +23,14 @@ def find_class_faults(subject: Subject) -> Iterator[Finding]:
     records = [subject.listing.records[i] for i in subject.good]
     unit = "boxes" if subject.listing.task == "detection" else "pictures"
     counts = Counter(name for record in records for name in Subject.labels_of(record))
-    unused = [name for name in subject.classes if not counts[name]]
-    for name in unused:
-        said = f"The class {name!r} is declared, but no {'box' if unit == 'boxes' else 'picture'} has it."
-        yield finding("unused_class", [], said, label=name, action="keep")
+    named = {name for record in subject.listing.records for name in Subject.labels_of(record)}
+    for name in (name for name in subject.classes if not counts[name]):
+        if name in named:
+            said = f"No picture of the class {name!r} can be read."
+            yield finding("small_class", [], said, label=name, severity="error")
+        else:
+            said = f"The class {name!r} is declared, but no {'box' if unit == 'boxes' else 'picture'} has it."
+            yield finding("unused_class", [], said, label=name)
     for name, count in sorted(counts.items(), key=lambda item: item[1]):
         if count < SMALL_CLASS:
             said = f"The class {name!r} has {count} {unit}; below {SMALL_CLASS} it can hardly be learnt or judged."

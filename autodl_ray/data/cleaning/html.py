@@ -7,6 +7,7 @@ import importlib.resources
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from PIL import Image
 
@@ -59,6 +60,7 @@ def render_html(report: Report, subject: Subject) -> str:
     sections = [_section(kind, report.of(kind), thumbnails) for kind in report.counts()]
     return environment.from_string(source).render(
         r=report,
+        name=PurePath(report.source).name or report.source,  # the page may be passed on: no path of this machine
         sections=sections,
         severities=report.by_severity(),
         num_classes=len(report.classes),

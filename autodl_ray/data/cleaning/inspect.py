@@ -16,7 +16,7 @@ from autodl_ray.data.cleaning.cheap import cheap_findings, sorted_findings
 from autodl_ray.data.cleaning.deep import packaged_backbone
 from autodl_ray.data.cleaning.descriptors import gradient_features, pixel_features
 from autodl_ray.data.cleaning.findings import Finding, Report, finding
-from autodl_ray.data.cleaning.labels import find_label_errors, settle_conflicts
+from autodl_ray.data.cleaning.labels import can_tell, find_label_errors, settle_conflicts
 from autodl_ray.data.cleaning.looks import find_odd_looks
 from autodl_ray.data.cleaning.measures import Measures, measure
 from autodl_ray.data.cleaning.model import Judgement, Table, group_numbers, judge, neighbours, reduce_table
@@ -146,8 +146,14 @@ def _by_models(
     judgement = judge(tables, numbers, groups[known], num_classes=len(names), seed=context.seed)
     work.model.update(_told(judgement, len(known), names))
     judged = [positions[row] for row in chosen.tolist()]
-    work.findings[:] = settle_conflicts(work.findings, subject, judged, names, judgement)
-    work.findings += find_label_errors(subject, judged, numbers, names, judgement)
+    if can_tell(judgement, numbers):
+        work.findings[:] = settle_conflicts(work.findings, subject, judged, names, judgement)
+        work.findings += find_label_errors(subject, judged, numbers, names, judgement)
+    else:
+        work.notes.append(
+            f"The models cannot tell these classes apart ({judgement.accuracy:.0%} of the labels out of fold), so they "
+            "say nothing about labels."
+        )
     work.findings += find_outliers(subject, judged, judgement.distances, features=judgement.features)
 
 

@@ -13,8 +13,9 @@ from autodl_ray.data.cleaning.findings import Finding, finding
 from autodl_ray.data.cleaning.model import Judgement
 from autodl_ray.data.cleaning.subject import Subject
 
-__all__ = ["chance_of_error", "find_label_errors", "settle_conflicts"]
+__all__ = ["can_tell", "chance_of_error", "find_label_errors", "settle_conflicts"]
 
+_LEAST_GAIN = 0.1
 _PRIOR = 0.034
 _LISTED = 0.1
 _WARNED = 0.5
@@ -69,6 +70,18 @@ def find_label_errors(
             action="relabel" if sure[row] >= _WARNED and best[row] >= _RELABELLED else "keep",
             splits=subject.splits_of([i]),
         )
+
+
+def can_tell(judgement: Judgement, labels: npt.NDArray[np.int64]) -> bool:
+    """Whether the models know enough to doubt a label.
+
+    The lower end of their accuracy (95 %, normal approximation) has to lie above the share of the largest class by a
+    tenth of what that leaves to gain.
+    """
+    largest = float(np.bincount(labels).max()) / len(labels)
+    accuracy = judgement.accuracy
+    lower = accuracy - 1.96 * float(np.sqrt(max(accuracy * (1 - accuracy), 0) / len(labels)))
+    return lower > largest + _LEAST_GAIN * (1 - largest)
 
 
 def chance_of_error(given: npt.NDArray[np.float64], suggested: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

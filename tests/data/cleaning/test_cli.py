@@ -102,6 +102,15 @@ def test_bad_options_are_refused(
     assert said in capfd.readouterr().err
 
 
+def test_a_version_of_nothing_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = (folder / "cat" / "01.png").read_bytes()
+    for path in folder.rglob("*.png"):
+        path.write_bytes(content)
+    assert run("clean", str(folder), "--fast", "--apply") == 2
+    assert "Nothing would be left of the data set." in capfd.readouterr().err
+    assert run_json(capfd, "list")["versions"] == []
+
+
 def test_what_is_not_there_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("check", str(folder) + "-not") == 2
     assert run("check", "version:nothing") == 2

@@ -94,6 +94,14 @@ def test_small_unequal_and_unused_classes() -> None:
     assert unused.label == "fox"
 
 
+def test_a_class_without_a_readable_picture_is_not_called_unused() -> None:
+    pictures = {**many("a", "cat"), **many("b", "dog", 2)}
+    bad = {path: "It is truncated." for path in pictures if path.startswith("dog")}
+    found = cheap_findings(subject_of(pictures, problems=bad))
+    assert not of(found, "unused_class")
+    assert [item.reason for item in of(found, "small_class")] == ["No picture of the class 'dog' can be read."]
+
+
 def test_a_class_that_train_lacks_is_an_error() -> None:
     pictures = {**many("a", "cat", 12), **many("b", "dog", 12)}
     splits = {path: "val" if path.startswith("dog") else "train" for path in pictures}

@@ -35,11 +35,11 @@ def test_the_page_shows_pictures_and_needs_nothing_from_outside(tmp_path: Path, 
 
 
 def test_names_and_reasons_are_escaped() -> None:
-    evil = "<script>alert(1)</script>"
+    evil = "<script>alert(1)<script>"
     subject = subject_of({f"{evil}.png": ("x", evil)})
     page = render_html(report_with(finding("dark", [f"{evil}.png"], f"{evil} & more"), source=evil), subject)
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+    assert page.count("&lt;script&gt;alert(1)&lt;script&gt;") >= 4
 
 
 def test_ten_thousand_findings_are_cut_and_it_is_said() -> None:

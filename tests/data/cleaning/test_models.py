@@ -220,3 +220,11 @@ def test_of_very_many_pictures_the_features_are_chosen_on_some(monkeypatch: pyte
     assert judgement.tried["noise"] < 0.6
     assert len(asked["good"]) == 400
     assert len(asked["noise"]) <= 101
+
+
+def test_models_that_cannot_tell_the_classes_apart_say_nothing_about_labels(tmp_path: Path, context: Context) -> None:
+    for number in range(60):
+        save(scene(number, size=(40, 40)), tmp_path / "photos" / ("a" if number % 2 else "b") / f"{number}.png")
+    report = inspect(opened(tmp_path / "photos", context), source="photos", context=context)
+    assert report.of("label") == []
+    assert any(note.startswith("The models cannot tell these classes apart") for note in report.notes)
