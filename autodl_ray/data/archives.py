@@ -16,14 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, Never, cast
+from typing import IO, NamedTuple, Never, Self, cast
 
 from autodl_ray.errors import DatasetError
 
-__all__ = ["ARCHIVE_SUFFIXES", "Limits", "Unpacked", "decompress", "unpack"]
+__all__ = ["ARCHIVE_SUFFIXES", "Limits", "StrictTarInfo", "Unpacked", "decompress", "unpack"]
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _CHUNK = 2**20
+_HEADER_ERRORS = (
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+    tarfile.EmptyHeaderError,  # type: ignore[attr-defined]
+)
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -69,6 +74,25 @@ class Unpacked:
     files: int = 0
     bytes: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
+
+
+class StrictTarInfo(tarfile.TarInfo):
+    """A header of a tar that must be whole: ``tarfile`` takes a broken one for the end, and what follows is lost."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """Read the next header.
+
+        Raises:
+            DatasetError: It is damaged, or the tar stops without its end.
+        """
+        start = tarfile.offset
+        try:
+            return super().fromtarfile(tarfile)
+        except _HEADER_ERRORS as error:
+            if start == 0:  # no tar at all, which the caller says
+                raise
+            raise DatasetError("A tar is damaged, or ends too early.", seen=f"at byte {start:,}: {error}") from error
 
 
 class _Member(NamedTuple):
@@ -173,7 +197,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    with tarfile.open(archive, "r|*") as packed:
+    with tarfile.open(archive, "r|*", tarinfo=StrictTarInfo) as packed:
         while (info := packed.next()) is not None:
             packed.members.clear()  # type: ignore[attr-defined]  # it would hold every header in memory
             kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if info.issym() else "device"

@@ -211,6 +211,16 @@ def test_damaged_archives_give_an_error_or_files_inside(tmp_path: Path, mode: st
     assert {path.name for path in (tmp_path / "in").iterdir()} == {f"{number}" for number in range(60)}
 
 
+def test_a_tar_whose_end_is_missing_is_no_smaller_tar(tmp_path: Path, target: Path) -> None:
+    """Python takes a broken header, or none, for the end: the members behind it would be lost without a word."""
+    whole = tar_of(tmp_path / "x.tar", *((f"{n}.txt", b"x" * 100) for n in range(4))).read_bytes()
+    for number, damaged in enumerate((whole[:1024], whole[:1300], whole[:1024] + b"y" * 512 + whole[1536:])):
+        (tmp_path / "x.tar").write_bytes(damaged)
+        (target / f"{number}").mkdir()
+        with pytest.raises(DatasetError, match="damaged, or ends too early"):
+            unpack(tmp_path / "x.tar", target / f"{number}")
+
+
 def test_decompress(tmp_path: Path) -> None:
     for mode in ("gz", "bz2", "xz"):
         archive = tar_of(tmp_path / f"x.tar.{mode}", ("a", b"1"), mode=f"w:{mode}")

@@ -54,9 +54,10 @@ class Place:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
                         continue
-                    if entry.name.isprintable():
-                        # A folder that is a link is not looked into.
-                        (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+                    if entry.name.isprintable() and entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.name.isprintable() and entry.is_file():  # no pipe, which would be waited for
+                        files.append(entry.name)
                     if len(files) + len(folders) >= _GLANCE:
                         break
         except OSError:

@@ -14,6 +14,7 @@ __all__ = ["Alternative", "Detection", "detect_in"]
 
 _MOST_FOLDERS = 16
 _DEEPEST = 3
+_WEAK = 0.6
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,28 @@ def detect_in(path: Path, formats: Mapping[str, Format], *, opened: str = "") ->
     here, depth = [Place(path)], 0
     while here and depth <= _DEEPEST:
         found = [(place, signs) for place in here if (signs := _signs(place, formats))]
-        if len(found) == 1 or (found and depth == 0):
+        if len(found) == 1:
+            _refuse_data_sets_as_classes(path, *found[0], formats)
             return _detection(*found[0], opened=opened)
         if found:
             _refuse_several(path, [place for place, _ in found])
         here = [place.child(name) for place in here for name in place.folders[:_MOST_FOLDERS]][:_MOST_FOLDERS]
         depth += 1
     return None
+
+
+def _refuse_data_sets_as_classes(
+    path: Path, place: Place, signs: list[tuple[str, Sign]], formats: Mapping[str, Format]
+) -> None:
+    """Folders whose pictures lie deep may be classes, but not when they are data sets of another format."""
+    name, sign = signs[0]
+    if name != "imagefolder" or sign.confidence > _WEAK:
+        return
+    special = {key: one for key, one in formats.items() if key != name}
+    inside = [place.child(folder) for folder in place.folders[:_MOST_FOLDERS]]
+    own = [one for one in inside if _signs(one, special)]
+    if own:
+        _refuse_several(path, own)
 
 
 def _signs(place: Place, formats: Mapping[str, Format]) -> list[tuple[str, Sign]]:
@@ -86,5 +102,5 @@ def _refuse_several(path: Path, places: list[Place]) -> None:
         "The folder holds several data sets.",
         seen=some(place.path.relative_to(path).as_posix() for place in places),
         accepted="one data set",
-        hint="give the folder of one of them",
+        hint="give the folder of one of them, or say --format imagefolder if its folders are classes",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autodl_ray.artifacts.dataset import Split
+from autodl_ray.data.archives import StrictTarInfo
 from autodl_ray.data.formats.base import Format, Place, Sign
 from autodl_ray.data.formats.box_values import boxes_of
 from autodl_ray.data.formats.names import is_safe
@@ -117,7 +118,7 @@ def _members(path: Path) -> Iterator[_Member]:
     """Yield the plain files of an uncompressed tar; their bytes are within it."""
     size = path.stat().st_size
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=StrictTarInfo) as tar:
             count = 0
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would hold every header in memory
