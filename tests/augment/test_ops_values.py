@@ -169,12 +169,19 @@ def test_salt_and_pepper_are_of_their_share() -> None:
 
 
 def test_random_numbers_are_what_they_say() -> None:
-    values = chance.normal(3, (300, 300), std=2.0, mean=1.0)
-    assert abs(values.mean() - 1) < 0.03
-    assert abs(values.std() - 2) < 0.03
+    def normal(seed: int, *, std: float, mean: float) -> npt.NDArray[np.float32]:
+        return np.concatenate([part for _, part in chance.normal_strips(seed, (700, 300, 3), std=std, mean=mean)])
+
+    values = normal(3, std=2.0, mean=1.0)
+    assert values.shape == (700, 300, 3)
     assert values.dtype == np.float32
-    assert np.array_equal(values, chance.normal(3, (300, 300), std=2.0, mean=1.0))
-    assert not np.array_equal(values, chance.normal(4, (300, 300), std=2.0, mean=1.0))
+    assert abs(values.mean() - 1) < 0.02
+    assert abs(values.std() - 2) < 0.02
+    assert np.array_equal(values, normal(3, std=2.0, mean=1.0))
+    assert not np.array_equal(values, normal(4, std=2.0, mean=1.0))
+    tails = np.abs(normal(8, std=1.0, mean=0.0))
+    for reach, share in ((1, 0.3173), (2, 0.0455), (3, 0.0027)):
+        assert abs((tails > reach).mean() / share - 1) < 0.2
     spread = chance.uniform(3, (500,), low=-2, high=5)
     assert spread.min() >= -2
     assert spread.max() <= 5

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from autodl_ray.augment.op import Drawn, Family, Op, Target
-from autodl_ray.augment.ops.chance import normal, random_words, uniform
+from autodl_ray.augment.ops.chance import normal_strips, random_words, uniform
 from autodl_ray.augment.ops.fields import Factors, Parts, Shares
 from autodl_ray.images import ImageArray
 
@@ -39,8 +39,10 @@ class GaussianNoise(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Add and clip."""
-        noise = normal(drawn[1], image.shape, std=drawn[0] * 255)
-        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+        noisy = np.empty_like(image)
+        for rows, noise in normal_strips(drawn[1], image.shape, std=drawn[0] * 255):
+            noisy[rows] = cv2.add(image[rows], noise, dtype=cv2.CV_8U)
+        return noisy
 
 
 class UniformNoise(Op):
@@ -71,8 +73,10 @@ class SpeckleNoise(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Multiply and clip."""
-        factors = normal(drawn[1], image.shape, std=drawn[0], mean=1.0)
-        return np.asarray(cv2.multiply(image, factors, dtype=cv2.CV_8U), dtype=np.uint8)
+        noisy = np.empty_like(image)
+        for rows, factors in normal_strips(drawn[1], image.shape, std=drawn[0], mean=1.0):
+            noisy[rows] = cv2.multiply(image[rows], factors, dtype=cv2.CV_8U)
+        return noisy
 
 
 class MultiplicativeNoise(Op):
@@ -111,9 +115,11 @@ class ShotNoise(Op):
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Add noise in proportion to the root of the value."""
         roots = np.sqrt(np.arange(256, dtype=np.float32) / 255) * np.float32(drawn[0] * 255)
-        noise = normal(drawn[1], image.shape, std=1.0)
-        noise *= cv2.LUT(image, roots).reshape(image.shape)
-        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+        noisy = np.empty_like(image)
+        for rows, noise in normal_strips(drawn[1], image.shape, std=1.0):
+            part = cv2.multiply(noise, cv2.LUT(image[rows], roots))
+            noisy[rows] = cv2.add(image[rows], part, dtype=cv2.CV_8U)
+        return noisy
 
 
 class ISONoise(Op):
@@ -130,10 +136,14 @@ class ISONoise(Op):
 
     def apply(self, image: ImageArray, drawn: Drawn, target: Target) -> ImageArray:
         """Add both."""
-        noise = normal(drawn[3], image.shape, std=drawn[1] * 255)
-        grain = normal(drawn[2], image.shape[:2], std=drawn[0] * 255)
-        noise += cv2.merge([grain, grain, grain])
-        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
+        noisy = np.empty_like(image)
+        light = np.empty(image.shape[:2], dtype=np.float32)
+        for rows, grain in normal_strips(drawn[2], image.shape[:2], std=drawn[0] * 255):
+            light[rows] = grain
+        for rows, noise in normal_strips(drawn[3], image.shape, std=drawn[1] * 255):
+            both = cv2.add(noise, cv2.merge([light[rows]] * 3))
+            noisy[rows] = cv2.add(image[rows], both, dtype=cv2.CV_8U)
+        return noisy
 
 
 class SaltAndPepper(Op):
