@@ -16,7 +16,7 @@ from autodl_ray.data.stream.job import Job
 __all__ = ["PhotoCache", "calls_of"]
 
 _FIRST = 32
-_MOST = 256
+_MOST = 512
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def _each_once(order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64
 
 
 def _cuts(count: int) -> list[tuple[int, int]]:
+    """Cut so that the first part is there early, and that there are few: later tasks take them all."""
     cuts, first, size = [], 0, _FIRST
     while first < count:
-        cuts += [(first, min(first + size, count))]
-        first += size
-        size = min(_MOST, size * 2) if len(cuts) % 2 == 0 else size
+        cuts.append((first, min(first + size, count)))
+        first, size = first + size, min(_MOST, size * 4)
     return cuts

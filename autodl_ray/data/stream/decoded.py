@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,7 @@ from autodl_ray.images import ImageArray
 __all__ = ["Decoded", "Picture"]
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A decoded picture.
 
     Attributes:
@@ -58,6 +58,7 @@ class Decoded:
         """Return a picture, read-only and without a copy, or the reason why there is none."""
         if row in self.failed:
             return self.failed[row]
-        height, width = self.shapes[row]
-        image = self.pixels[self.starts[row] : self.starts[row + 1]].reshape(height, width, 3)
-        return Picture(image, (float(self.scales[row, 0]), float(self.scales[row, 1])))
+        start, end = self.starts[row : row + 2].tolist()
+        height, width = self.shapes[row].tolist()
+        x, y = self.scales[row].tolist()
+        return Picture(self.pixels[start:end].reshape(height, width, 3), (x, y))

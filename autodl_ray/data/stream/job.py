@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.augment import AugmentPolicy, Scene
 from autodl_ray.augment.fitting import fit_scene
+from autodl_ray.augment.op import Boxes
 from autodl_ray.data.stream.blocks import Block, BlockData, BoxRows
 from autodl_ray.data.stream.decoded import Decoded, Picture
 from autodl_ray.data.stream.order import augment_seed
@@ -62,16 +63,16 @@ class Job:
         size = self.preprocess.size
         images = np.empty((len(block.positions), size, size, 3), dtype=np.uint8)
         failed: dict[int, str] = {}
-        scenes: list[Scene | None] = []
+        boxes: list[tuple[Boxes, npt.NDArray[np.int64]]] = []
         for row, picture in enumerate(found):
             if isinstance(picture, str):
-                failed[row], images[row] = picture, 0
-                scenes.append(None)
-                continue
-            scene = self._finish(self._scene(picture, int(block.positions[row])), block, row)
-            images[row] = scene.image
-            scenes.append(replace(scene, image=images[row]))
-        return BlockData(images, failed, None if self.pictures.boxes is None else _box_rows(scenes))
+                failed[row], images[row], scene = picture, 0, _no_scene()
+            else:
+                scene = self._finish(self._scene(picture, int(block.positions[row])), block, row)
+                images[row] = scene.image
+            if scene.boxes is not None and scene.labels is not None:
+                boxes.append((scene.boxes, scene.labels))
+        return BlockData(images, failed, None if self.pictures.boxes is None else _box_rows(boxes))
 
     def _read(self, positions: npt.NDArray[np.int64]) -> Iterator[Picture | str]:
         with self.pictures.reader() as reader:
@@ -104,14 +105,15 @@ class Job:
         return self.augment.apply_scene(scene, size=size, fit=fit, rng_seed=seed, fill=fill)
 
 
-def _box_rows(scenes: Sequence[Scene | None]) -> BoxRows:
-    """Put the boxes of pictures together; one that could not be read has none."""
-    coords = [np.zeros((0, 4), np.float32) if one is None or one.boxes is None else one.boxes for one in scenes]
-    labels = [np.zeros(0, np.int64) if one is None or one.labels is None else one.labels for one in scenes]
-    starts = np.cumsum([0, *(len(part) for part in labels)])
-    return BoxRows(
-        np.concatenate(coords).astype(np.float32), np.concatenate(labels).astype(np.int64), starts.astype(np.int64)
-    )
+def _no_scene() -> Scene:
+    return Scene(np.zeros((0, 0, 3), np.uint8), boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))
+
+
+def _box_rows(boxes: Sequence[tuple[Boxes, npt.NDArray[np.int64]]]) -> BoxRows:
+    """Put the boxes of pictures together."""
+    starts = np.cumsum([0, *(len(labels) for _, labels in boxes)], dtype=np.int64)
+    coords = np.concatenate([coords for coords, _ in boxes]).astype(np.float32)
+    return BoxRows(coords, np.concatenate([labels for _, labels in boxes]).astype(np.int64), starts)
 
 
 def _or_reason(make: Callable[[], Picture]) -> Picture | str:
