@@ -48,11 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    from autodl_ray.cli.unchanged import told_again
+
+    if told_again(arguments):
+        return 0
     import typer
 
     from autodl_ray.cli.console import Console
 
     console = Console(json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments)
+    console.arguments = tuple(arguments)
     try:
         result = app()(arguments, standalone_mode=False, obj=console)
         return result if isinstance(result, int) else 0

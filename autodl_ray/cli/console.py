@@ -53,6 +53,7 @@ class Console:
         self.json_output = json_output
         self.verbose = verbose
         self.log_path: Path | None = None
+        self.arguments: tuple[str, ...] = ()  # the words behind autodl
         self._out: IO[str] = _duplicate(1)
         self._err: IO[str] = _duplicate(2)
         self.rich = RichConsole(file=self._err if json_output else self._out, quiet=json_output, soft_wrap=True)

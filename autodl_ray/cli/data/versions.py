@@ -10,6 +10,7 @@ import typer
 from autodl_ray.cli.console import Console
 from autodl_ray.cli.data import version_files
 from autodl_ray.cli.data.common import Json, StoreOption, human_bytes, many_small_objects, open_store, surroundings
+from autodl_ray.cli.unchanged import remember
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts import Store
@@ -89,17 +90,24 @@ def _snapshot(
             force=force,
         )
     entry = done.entry
-    new = "new version" if done.new else "unchanged: version"
-    console.print(f"{new} {entry.short}  {_counts(entry.facts)}")
+    rest = [*(f"  {line}" for line in done.warnings), f"next: autodl run version:{tag or entry.short}"]
     if not no_copy:
-        console.print(f"copied {done.added} pictures, {human_bytes(done.added_bytes)}")
-    for line in done.warnings:
-        console.print(f"  {line}")
-    console.print(f"next: autodl run version:{tag or entry.short}")
-    console.result(
-        {"version": entry.version, "new": done.new, "copied": done.added, "copied_bytes": done.added_bytes}
-        | {"name": entry.name, "parent": entry.parent, "tag": tag, "warnings": list(done.warnings), **entry.facts}
-    )
+        rest.insert(0, f"copied {done.added} pictures, {human_bytes(done.added_bytes)}")
+    console.print(f"{'new version' if done.new else 'unchanged: version'} {entry.short}  {_counts(entry.facts)}")
+    for line in rest:
+        console.print(line)
+    told = {"version": entry.version, "name": entry.name, "parent": entry.parent, "tag": tag, **entry.facts}
+    told["warnings"] = list(done.warnings)
+    console.result({**told, "new": done.new, "copied": done.added, "copied_bytes": done.added_bytes})
+    if not message:  # a message is written down each time
+        again = [f"unchanged: version {entry.short}  {_counts(entry.facts)}", *rest[not no_copy :], ""]
+        remember(
+            console.arguments,
+            root=path,
+            key=entry.key,
+            text="\n".join(again),
+            document={**told, "new": False, "copied": 0, "copied_bytes": 0},
+        )
 
 
 def _split_spec(

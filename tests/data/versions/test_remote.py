@@ -184,7 +184,7 @@ def test_credentials_are_not_shown() -> None:
 
 
 def test_many_streams_beat_one(context: Context, tmp_path: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a link of 20 ms and 32 kB on the way a connection, against one plain PUT and one plain GET of all bytes at once."""
+    """20 ms and 32 kB on the way a connection, against one plain PUT and one plain GET of all bytes at once."""
     monkeypatch.setattr(writer, "PACK_BYTES", 2**19)
     root = tmp_path / "photos"
     for i in range(40):
