@@ -44,9 +44,8 @@ def speed() -> None:
             subprocess.run([*line, "--store", store, "-o", f"{store}/report"], check=True, capture_output=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            print(
-                f"{name}: {time.monotonic() - started:.1f} s, {used:.1f} processor seconds, load {os.getloadavg()[0]:.1f}"
-            )
+            seconds, load = time.monotonic() - started, os.getloadavg()[0]
+            print(f"{name}: {seconds:.1f} s, {used:.1f} processor seconds, load {load:.1f}")
 
 
 def with_flips(subject: Subject, count: int, *, seed: int) -> tuple[Subject, set[str]]:
