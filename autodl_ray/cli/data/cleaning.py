@@ -84,7 +84,9 @@ def _check(
     for place in written:
         console.print(f"report   {place}")
     if checked.report.findings:
-        console.print(f"next:    autodl data clean {_again(path, splits, fast)}   # shows a plan, changes nothing")
+        console.print(
+            f"next:    autodl data clean {_again(path, format, splits, fast)}   # shows a plan, changes nothing"
+        )
     console.result({**checked.report.to_json(), "written": [str(place) for place in written]})
     return 1 if strict and checked.report.by_severity()["error"] else 0
 
@@ -276,9 +278,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= _WIDTH + 60 else text[: _WIDTH + 59] + "…"
 
 
-def _again(path: str, splits: tuple[Path, Path, Path] | None, fast: bool) -> str:
+def _again(path: str, format: str, splits: tuple[Path, Path, Path] | None, fast: bool) -> str:
+    kind = [] if format == "auto" else ["--format", format]
     lists = ["--splits", *map(str, splits)] if splits else []
-    return shlex.join([path, *lists, *(["--fast"] if fast else [])])
+    return shlex.join([path, *kind, *lists, *(["--fast"] if fast else [])])
 
 
 def _print_plan(plan: Plan, before: int, console: Console) -> None:
