@@ -12,12 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from autodl_ray.errors import DatasetError, StoreError
 
 __all__ = ["Fetched", "fetch_folder", "is_remote"]
 
 _SCHEMES = ("s3://", "cos://", "gs://", "oss://")
+_ENDPOINTS = {"cos://": "cos.{}.myqcloud.com", "oss://": "oss-{}.aliyuncs.com"}
+_OWN_OPTIONS = frozenset({"addressing", "anonymous"})
 _CHUNK = 4 * 2**20
 _MOST_FILES = 20_000_000
 
@@ -64,8 +67,10 @@ def fetch_folder(
     was stopped goes on where it was.
 
     Args:
-        uri: ``s3://bucket/prefix``; other stores with S3's protocol by ``?endpoint_override=HOST&scheme=https``.
-            Keys are taken from the environment, as AWS's own tools do.
+        uri: ``s3://bucket/prefix``; other stores with S3's protocol by ``?endpoint_override=HOST&scheme=https``;
+            Tencent's COS by ``cos://bucket-appid/prefix?region=ap-guangzhou``. Options of our own:
+            ``anonymous=true`` for public buckets, ``addressing=virtual|path``. Keys are taken from the
+            environment, as AWS's own tools do.
         cache: Local folder.
         threads: How many files are fetched at once.
         done: Called with (files fetched, files to fetch).
@@ -98,19 +103,50 @@ def _connect(uri: str) -> tuple[Any, str]:
     import pyarrow as pa
     from pyarrow import fs
 
-    # Tencent's COS and Alibaba's OSS speak S3's protocol; the endpoint says which of them it is.
-    for scheme in ("cos://", "oss://"):
-        if uri.startswith(scheme):
-            uri = f"s3://{uri.removeprefix(scheme)}"
     try:
-        files, base = fs.FileSystem.from_uri(uri)
+        files, base = _open_s3(uri) if _is_special(uri) else fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError(
             "The address of a remote folder is not usable.",
             seen=f"{_shown(uri)}: {error}",
-            accepted="s3://bucket/prefix, with ?endpoint_override=HOST&scheme=https for other stores",
+            accepted="s3://bucket/prefix, with ?endpoint_override=HOST&scheme=https for other stores; "
+            "cos://bucket-appid/prefix?region=REGION",
         ) from error
     return files, str(base).rstrip("/")
+
+
+def _is_special(uri: str) -> bool:
+    """Whether an address says what pyarrow's own reading of addresses does not know."""
+    return uri.startswith(tuple(_ENDPOINTS)) or bool(_OWN_OPTIONS & dict(parse_qsl(urlsplit(uri).query)).keys())
+
+
+def _open_s3(uri: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    parts = urlsplit(uri)
+    options = dict(parse_qsl(parts.query))
+    unknown = options.keys() - _OWN_OPTIONS - {"region", "scheme", "endpoint_override"}
+    if unknown:
+        raise ValueError(f"unknown options: {', '.join(sorted(unknown))}")
+    keys, _, bucket = parts.netloc.rpartition("@")
+    key, _, secret = keys.partition(":")
+    region = options.get("region")
+    pattern = _ENDPOINTS.get(f"{parts.scheme}://")
+    endpoint = options.get("endpoint_override") or (pattern.format(region) if pattern and region else None)
+    if pattern and endpoint is None:
+        raise ValueError("the region is missing")
+    # COS and OSS answer to bucket.HOST alone; a server on an address such as 127.0.0.1 needs HOST/bucket.
+    addressing = options.get("addressing", "virtual" if pattern else "path")
+    files = fs.S3FileSystem(
+        access_key=unquote(key) or None,
+        secret_key=unquote(secret) or None,
+        anonymous=options.get("anonymous") == "true",
+        region=region or (None if endpoint else fs.resolve_s3_region(bucket)),
+        scheme=options.get("scheme", "https"),
+        endpoint_override=endpoint,
+        force_virtual_addressing=addressing == "virtual",
+    )
+    return files, f"{bucket}{parts.path}"
 
 
 def _list(uri: str, files: Any, base: str) -> list[_Object]:

@@ -106,6 +106,27 @@ def test_an_archive_on_a_store(bucket: Bucket, tmp_path: Path) -> None:
     assert len(read(bucket.uri("packed"), cache=tmp_path / "cache").records) == 6
 
 
+def test_addresses_of_cos(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("photos/a/1.png", picture(1))
+    uri = bucket.uri().replace("s3://", "cos://") + "&addressing=path"
+    assert fetch_folder(uri, tmp_path / "cache").files == 1
+    assert fetch_folder(uri.replace("cos://", "oss://key:se%2Fcret@"), tmp_path / "other").files == 1
+    files, base = remote_folder._connect("cos://photos-1250000000/a/b?region=ap-guangzhou")
+    assert base == "photos-1250000000/a/b"
+    assert files.region == "ap-guangzhou"
+    for wrong, message in (("cos://b/x", "the region is missing"), ("cos://b/x?region=r&no=1", "unknown options: no")):
+        with pytest.raises(DatasetError, match="not usable") as caught:
+            fetch_folder(wrong, tmp_path / "cache")
+        assert message in str(caught.value)
+
+
+def test_a_bucket_for_everyone(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.client.put_object(Bucket=bucket.name, Key="photos/a/1.png", Body=picture(1), ACL="public-read")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert fetch_folder(f"{bucket.uri()}&anonymous=true", tmp_path / "cache").files == 1
+
+
 def test_a_fetch_that_was_stopped_goes_on(bucket: Bucket, tmp_path: Path) -> None:
     imagefolder(tmp_path / "data", ("cat", "dog"))
     bucket.put_folder(tmp_path / "data")
