@@ -2,6 +2,6 @@
 
 from autodl_ray.data.objects.pack import PackIndex
 from autodl_ray.data.objects.packs import Blob, Packs, places_of
-from autodl_ray.data.objects.writer import PackWriter, writing_packs
+from autodl_ray.data.objects.writer import PackWriter, disk_errors, writing_packs
 
-__all__ = ["Blob", "PackIndex", "PackWriter", "Packs", "places_of", "writing_packs"]
+__all__ = ["Blob", "PackIndex", "PackWriter", "Packs", "disk_errors", "places_of", "writing_packs"]

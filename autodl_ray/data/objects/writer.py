@@ -15,7 +15,7 @@ from autodl_ray.data.objects.pack import PackIndex, pack_name, write_pack_index
 from autodl_ray.data.objects.packs import Blob, Packs
 from autodl_ray.errors import StoreError
 
-__all__ = ["PACK_BYTES", "PackWriter", "writing_packs"]
+__all__ = ["PACK_BYTES", "PackWriter", "disk_errors", "writing_packs"]
 
 PACK_BYTES = 48 * 2**20
 _BUFFER_BYTES = 2**20
@@ -141,19 +141,30 @@ def writing_packs(store: Store) -> Iterator[PackWriter]:
         StoreError: The disk is full, or the store cannot be written.
     """
     packs = Packs(store)
-    with packs.using():
+    with disk_errors(store), packs.using():
         writer = PackWriter(packs)
         try:
             yield writer
             writer.close()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-                raise StoreError(
-                    "The pictures could not be copied into the store.",
-                    seen=f"{packs.folder}: {error.strerror}",
-                    hint="free some space or choose another with --store, then run the same line again; "
-                    "what was copied is not copied again",
-                ) from error
-            raise
         finally:
             writer.discard()
+
+
+@contextmanager
+def disk_errors(store: Store) -> Iterator[None]:
+    """Turn what a full or read-only disk raises into an error that says so.
+
+    Raises:
+        StoreError: The disk is full, or the store cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        raise StoreError(
+            "The version could not be written into the store.",
+            seen=f"{store.root}: {error.strerror}",
+            hint="free some space or choose another with --store, then run the same line again; "
+            "what was copied is not copied again",
+        ) from error

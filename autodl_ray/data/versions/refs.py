@@ -23,6 +23,8 @@ REFS = "datasets/refs"
 """Key of the list in a store."""
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ID = re.compile(r"[0-9a-f]{6,64}")
+_VERSION = re.compile(r"[0-9a-f]{32}")
+_KEY = re.compile(r"datasets/[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Refs:
 
     def tags(self) -> dict[str, str]:
         """Return tag → version, sorted by tag."""
-        return {path.stem: str(_read(path)["version"]) for path in sorted(self.tag_folder.glob("*.json"))}
+        return {path.stem: _tagged(path) for path in sorted(self.tag_folder.glob("*.json"))}
 
     def add(self, entry: Entry) -> None:
         """Write an entry down: from now on the version is listed, and kept from ``gc``."""
@@ -123,7 +125,7 @@ class Refs:
         try:
             os.link(fresh, path)  # unlike a rename it fails where the name is taken: one of two writers wins
         except FileExistsError as error:
-            owner = str(_read(path)["version"])
+            owner = _tagged(path)
             if owner != version:
                 raise StoreError(
                     f"The tag {name!r} is taken.",
@@ -227,12 +229,23 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
+def _tagged(path: Path) -> str:
+    version = _read(path).get("version")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise StoreError("A tag is damaged.", seen=path.name, hint="delete this file, and give the tag again")
+    return version
+
+
 def _entry(path: Path) -> Entry:
     document = _read(path)
     try:
-        return Entry(**{field.name: document[field.name] for field in fields(Entry)})
+        entry = Entry(**{field.name: document[field.name] for field in fields(Entry)})
     except KeyError as error:
         raise StoreError("A record of a version is damaged.", seen=f"{path.name}: no {error}") from error
+    # A pulled record comes from elsewhere: its key becomes a path here.
+    if not _VERSION.fullmatch(str(entry.version)) or not _KEY.fullmatch(str(entry.key)):
+        raise StoreError("A record of a version is damaged.", seen=f"{path.name}: {entry.version}, {entry.key}")
+    return entry
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from autodl_ray.artifacts import Artifact
 from autodl_ray.data.check import PictureFacts, read_facts, read_pictures
 from autodl_ray.data.index import IndexRow
-from autodl_ray.data.objects import PackWriter, writing_packs
+from autodl_ray.data.objects import PackWriter, disk_errors, writing_packs
 from autodl_ray.data.records import Listing
 from autodl_ray.data.rows import find_plain_faults, make_table
 from autodl_ray.data.version import keep_version
@@ -151,7 +151,8 @@ def store_blobs(listing: Listing, rows: Sequence[IndexRow], *, context: Context)
 @contextlib.contextmanager
 def _packs(context: Context, copy: bool) -> Iterator[PackWriter | None]:
     if not copy:
-        yield None
+        with disk_errors(context.store):
+            yield None
         return
     with writing_packs(context.store) as packs:
         yield packs

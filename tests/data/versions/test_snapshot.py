@@ -296,7 +296,8 @@ def test_a_damaged_entry_is_named(make_folder: MakeFolder, context: Context) -> 
     refs = Refs(context.store)
     path = next(refs.history.glob("*.json"))
     document = json.loads(path.read_text())
-    for text in ("{", json.dumps({**document, "key": None} | {})[:-10], "[]"):
+    evil = json.dumps({**document, "key": "../../elsewhere"})
+    for text in ("{", json.dumps({"version": "x"}), "[]", evil):
         path.write_text(text)
         with pytest.raises(StoreError, match="record of a version is damaged"):
             refs.entries()
