@@ -18,9 +18,6 @@ from autodl_ray.data.remote_folder import fetch_folder, is_remote
 from autodl_ray.errors import DatasetError, StoreError
 from tests.data.formats.makers import content, imagefolder, make_tar, picture, voc
 
-# moto answers an upload in several parts with a date in a form that botocore reads by an old function.
-pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
-
 
 @dataclass
 class Bucket:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,7 +18,8 @@ from autodl_ray.images import IMAGE_SUFFIXES
 
 __all__ = ["Format", "Place", "Sign", "Target", "Writer"]
 
-_GLANCE = 400  # entries of a folder that recognising looks at
+_GLANCE = 400  # names of each kind that recognising looks at
+_MOST_ENTRIES = 200_000
 
 
 class Sign(NamedTuple):
@@ -42,26 +46,25 @@ class Place:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_file = path.is_file()
+        self._children: dict[str, Place] = {}
 
     @cached_property
     def _names(self) -> tuple[list[str], list[str]]:
         files: list[str] = []
         folders: list[str] = []
+        seen: Counter[str] = Counter()
         if self.is_file:
             return [self.path.name], []
-        try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
-                        continue
-                    if entry.name.isprintable() and entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
-                    elif entry.name.isprintable() and entry.is_file():  # no pipe, which would be waited for
-                        files.append(entry.name)
-                    if len(files) + len(folders) >= _GLANCE:
-                        break
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in islice(entries, _MOST_ENTRIES):
+                if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS or not entry.name.isprintable():
+                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
+                kind = "/" if is_folder else entry.name.rpartition(".")[2].lower()
+                seen[kind] += 1
+                # A few of each kind, so that the one table among a thousand pictures is seen.
+                if seen[kind] <= _GLANCE and (is_folder or entry.is_file()):  # no pipe, which would be waited for
+                    (folders if is_folder else files).append(entry.name)
         return sorted(files), sorted(folders)
 
     @property
@@ -84,7 +87,9 @@ class Place:
 
     def child(self, name: str) -> Place:
         """Glance at a folder in it."""
-        return Place(self.path / name)
+        if name not in self._children:
+            self._children[name] = Place(self.path / name)
+        return self._children[name]
 
     def file(self, name: str) -> Path:
         """Return the path of one of its files."""

@@ -58,6 +58,17 @@ def test_a_file_of_the_data_set_may_be_named(case: str, tmp_path: Path) -> None:
         assert read(file, cache=tmp_path / "cache").records
 
 
+def test_the_one_table_among_many_pictures_is_seen(tmp_path: Path) -> None:
+    data, names = picture(0), [f"{number}.png" for number in range(3000)]
+    (tmp_path / "d").mkdir()
+    for name in names:
+        (tmp_path / "d" / name).write_bytes(data)
+    put(tmp_path / "d" / "labels.csv", "path,label\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    found = detect(tmp_path / "d", cache=tmp_path / "cache")
+    assert found.format == "table"
+    assert len(read(tmp_path / "d", cache=tmp_path / "cache").records) == 3000
+
+
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     imagefolder(tmp_path / "d", ("cat", "dog"))
     os.mkfifo(tmp_path / "d" / "train" / "cat" / "pipe.png")
