@@ -12,7 +12,7 @@ from autodl_ray.data.records import Listing, some
 from autodl_ray.data.rows import Table, find_plain_faults, make_table
 from autodl_ray.data.splits import SPLITS
 from autodl_ray.data.version import keep_version, load_version, make_version
-from autodl_ray.data.versions import open_version
+from autodl_ray.data.versions import open_checked
 from autodl_ray.errors import DatasetError
 from autodl_ray.runtime import Context
 from autodl_ray.spec import DataSpec
@@ -48,7 +48,7 @@ def run(spec: DataSpec, *, context: Context) -> DatasetVersion:
 
 
 def _snapshot(name: str, *, context: Context) -> DatasetVersion:
-    version = open_version(name, store=context.store)
+    version = open_checked(name, context=context)
     if not len(version.train) or not len(version.val) or not version.test.size:
         raise DatasetError(
             "The snapshot is not divided into train, validation and test.",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autodl_ray.artifacts import Artifact, DatasetVersion, Store
-from autodl_ray.data.index import INDEX, IndexRow, read_index
+from autodl_ray.data.check import read_facts
+from autodl_ray.data.index import INDEX, IndexRow, index_row, read_index
 from autodl_ray.data.objects import Packs
 from autodl_ray.data.objects.pack import PACK_SUFFIX
-from autodl_ray.data.records import Listing, Range, Record, Stamp
-from autodl_ray.data.version import make_version
+from autodl_ray.data.records import Listing, Range, Record, Stamp, some
+from autodl_ray.data.version import keep_version, make_version
 from autodl_ray.data.versions.refs import Entry, Refs
 from autodl_ray.errors import DatasetError, StoreError
+from autodl_ray.runtime import Context
 
-__all__ = ["artifact_of", "open_listing", "open_version", "rows_in_packs", "rows_of"]
+__all__ = ["artifact_of", "open_checked", "open_listing", "open_version", "rows_in_packs", "rows_of"]
 
 
 def open_version(ref: str, *, store: Store) -> DatasetVersion:
@@ -52,6 +54,28 @@ def open_listing(ref: str, *, store: Store) -> Listing:
         if row.where is not None
     ]
     return Listing(packs.folder, "version", records, tuple(artifact.meta["classes"]))
+
+
+def open_checked(ref: str, *, context: Context) -> DatasetVersion:
+    """Open a version for a run: its pictures are decoded once, as those of a folder are.
+
+    A snapshot keeps bytes and does not look at them. Here pictures that cannot be decoded become samples of no split,
+    and the size of the others is known. The id stays the same.
+
+    Raises:
+        DatasetError: There is no such version, or its pictures were not copied.
+        StoreError: A picture is missing from the packs.
+        RunInterrupted: The user asked to stop.
+    """
+    listing = open_listing(ref, store=context.store)
+    facts = read_facts(listing, context=context)
+    pairs = zip(listing.records, facts, strict=True)
+    rows = [index_row(record, split=record.split, facts=fact) for record, fact in pairs]
+    bad = [{"path": row.path, "reason": row.problem} for row in rows if row.problem]
+    warnings = [f"{len(bad)} unreadable pictures are skipped: {some(row['path'] for row in bad)}"] if bad else []
+    findings = {"unreadable": bad, "warnings": warnings}
+    artifact = keep_version(rows, classes=listing.classes, findings=findings, context=context)
+    return make_version(artifact, listing.root, rows)
 
 
 def artifact_of(entry: Entry, *, store: Store) -> Artifact:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autodl_ray.artifacts import Store
+from autodl_ray.data import run
 from autodl_ray.data.check import read_facts
 from autodl_ray.data.formats import read
 from autodl_ray.data.objects import Packs, writer
@@ -20,7 +21,7 @@ from autodl_ray.data.versions.diff import Change, diff_rows
 from autodl_ray.data.versions.opening import artifact_of, rows_of
 from autodl_ray.errors import DatasetError, RunInterrupted, SpecError, StoreError
 from autodl_ray.runtime import Context, SilentProgress
-from autodl_ray.spec import SplitSpec
+from autodl_ray.spec import DataSpec, SplitSpec
 from tests.data.conftest import MakeFolder, make_context, write_picture
 from tests.data.versions.conftest import take
 
@@ -70,13 +71,26 @@ def test_unchanged_and_changed(make_folder: MakeFolder, context: Context, tmp_pa
 
 
 def test_the_id_of_a_snapshot_and_of_a_run_are_one(make_folder: MakeFolder, context: Context) -> None:
-    from autodl_ray.data import run
-    from autodl_ray.spec import DataSpec
-
     root = make_folder({"a": 8, "b": 8})
     (root / "a" / "a 3.png").write_bytes(b"no picture")
     version = run(DataSpec(path=str(root)), context=context)
     assert take(root, context).entry.version == version.id
+
+
+def test_a_run_of_a_version_looks_at_its_pictures(make_folder: MakeFolder, context: Context) -> None:
+    root = make_folder({"a": 8, "b": 8})
+    (root / "a" / "a 3.png").write_bytes(b"no picture")
+    entry = take(root, context, tag="raw").entry
+    from_folder = run(DataSpec(path=str(root)), context=context)
+    shutil.rmtree(root)
+    assert open_version("raw", store=context.store).image_size == (0, 0)
+    version = run(DataSpec(path="version:raw"), context=context)
+    assert (version.id, version.image_size) == (entry.version, (12, 8))
+    assert version.train.paths == from_folder.train.paths
+    assert "a/a 3.png" not in version.train.paths
+    assert version.artifact.path == run(DataSpec(path="version:raw"), context=context).artifact.path
+    with pytest.raises(DatasetError, match="no such version"):
+        run(DataSpec(path="version:nix"), context=context)
 
 
 def test_tags(make_folder: MakeFolder, context: Context) -> None:
