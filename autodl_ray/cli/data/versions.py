@@ -92,7 +92,7 @@ def _snapshot(
     entry = done.entry
     rest = [*(f"  {line}" for line in done.warnings), f"next: autodl run version:{tag or entry.short}"]
     if not no_copy:
-        rest.insert(0, f"copied {done.added} pictures, {human_bytes(done.added_bytes)}")
+        rest.insert(0, f"copied {done.added} files, {human_bytes(done.added_bytes)}")
     console.print(f"{'new version' if done.new else 'unchanged: version'} {entry.short}  {_counts(entry.facts)}")
     for line in rest:
         console.print(line)
@@ -146,14 +146,13 @@ def _list(context: typer.Context, store: StoreOption = None, json_output: Json =
     named = {entry.version: [tag for tag, version in tags.items() if version == entry.version] for entry in entries}
     console.table(
         "versions",
-        ["version", "data set", "when (UTC)", "pictures", "classes", "train/val/test", "size", "message"],
+        ["version", "data set", "when (UTC)", "pictures", "train/val/test", "size", "message"],
         [
             [
                 " ".join([e.short, *named[e.version]]),
                 e.name,
-                e.when[:16].replace("T", " "),
+                e.when[5:16].replace("T", " "),
                 str(e.facts["pictures"]),
-                str(e.facts["classes"]),
                 "/".join(str(e.facts["sizes"][split]) for split in _SPLITS),
                 human_bytes(e.facts["bytes"]) + ("" if e.copied else " (not copied)"),
                 e.message,
