@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,14 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     make_tar(tmp_path / "more.tar.gz", dict(list(members.items())[:9]), "w:gz")
     assert len(read(tmp_path / "more.tar.gz", cache=tmp_path / "cache").records) == 9
     assert not left.exists()  # a day later it is swept
+
+
+def test_several_at_once_unpack_one_folder(tmp_path: Path) -> None:
+    archive = _photos(tmp_path / "photos.tar.gz")
+    with ThreadPoolExecutor(4) as pool:
+        listings = list(pool.map(lambda _: read(archive, cache=tmp_path / "cache"), range(8)))
+    assert all(len(listing.records) == 4 and listing.root == listings[0].root for listing in listings)
+    assert len(list((tmp_path / "cache" / "unpacked").iterdir())) == 1
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def _detect(
 
         autodl data detect "s3://bucket/photos?region=eu-central-1"
     """
-    from autodl_ray.data.formats import detect, read
+    from autodl_ray.data.formats import detect, read_found
 
     console: Console = context.obj
     cache = open_store(store).folder("cache")
     found = detect(path, cache=cache)
-    listing = read(path, cache=cache)
+    listing = read_found(found, cache=cache)
     _show_detection(console, found, listing)
     console.result(
         {

@@ -22,7 +22,18 @@ from autodl_ray.data.formats.yolo import YOLO
 from autodl_ray.data.records import Listing, Problem
 from autodl_ray.errors import DatasetError, near_names
 
-__all__ = ["FORMATS", "Alternative", "Detection", "Format", "Written", "check_write", "detect", "read", "write"]
+__all__ = [
+    "FORMATS",
+    "Alternative",
+    "Detection",
+    "Format",
+    "Written",
+    "check_write",
+    "detect",
+    "read",
+    "read_found",
+    "write",
+]
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {f.name: f for f in (VOC, COCO, YOLO, IDX, WEBDATASET, IMAGEFOLDER, TABLE, PARQUET)}
@@ -73,17 +84,23 @@ def read(path: str | Path, *, cache: Path, format: str = "auto") -> Listing:
     """
     place, opened = open_place(path, cache=cache)
     if format != "auto":
-        listing = _chosen(format).read(place, cache)
-    else:
-        found = detect_in(place, FORMATS)
-        if found is None and place.is_dir():
-            return read_imagefolder(place)  # whose errors say what is wrong with the folder
-        found = found or detect(path, cache=cache)
-        listing = FORMATS[found.format].read(found.path, cache)
-        if found.path != place:
-            listing.notes.insert(0, f"read from the folder {found.path.relative_to(place).as_posix()}")
-    if opened:
-        listing.notes.insert(0, opened)
+        found = Detection(_chosen(format).name, "as it was said", 1.0, (), (), place, opened)
+        return read_found(found, cache=cache)
+    detected = detect_in(place, FORMATS, opened=opened)
+    if detected is None and place.is_dir():
+        return read_imagefolder(place)  # whose errors say what is wrong with the folder
+    return read_found(detected or detect(path, cache=cache), cache=cache)
+
+
+def read_found(found: Detection, *, cache: Path) -> Listing:
+    """List what :func:`detect` found, without opening it again.
+
+    Raises:
+        DatasetError: The data set cannot be used.
+    """
+    listing = FORMATS[found.format].read(found.path, cache)
+    said = [found.opened, f"read from the folder {found.inside}" if found.inside else ""]
+    listing.notes[:0] = [line for line in said if line]
     return _without_twins(listing)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodl_ray.data.formats.base import Format, Place, Sign
@@ -44,6 +44,7 @@ class Detection:
         alternatives: Other formats that may be meant, the likeliest first.
         path: Folder or file that is read: the given one, a folder in it, or what was unpacked or fetched.
         opened: What was done before, e.g. ``zip archive, unpacked``; empty for nothing.
+        inside: Folder of the given place that is read, relative to it; empty for the place itself.
     """
 
     format: str
@@ -53,6 +54,7 @@ class Detection:
     alternatives: tuple[Alternative, ...]
     path: Path
     opened: str = ""
+    inside: str = ""
 
 
 def detect_in(path: Path, formats: Mapping[str, Format], *, opened: str = "") -> Detection | None:
@@ -62,7 +64,8 @@ def detect_in(path: Path, formats: Mapping[str, Format], *, opened: str = "") ->
         found = [(place, signs) for place in here if (signs := _signs(place, formats))]
         if len(found) == 1:
             _refuse_data_sets_as_classes(path, *found[0], formats)
-            return _detection(*found[0], opened=opened)
+            inside = "" if found[0][0].path == path else found[0][0].path.relative_to(path).as_posix()
+            return replace(_detection(*found[0], opened=opened), inside=inside)
         if found:
             _refuse_several(path, [place for place, _ in found])
         here = [place.child(name) for place in here for name in place.folders[:_MOST_FOLDERS]][:_MOST_FOLDERS]
