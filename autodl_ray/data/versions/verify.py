@@ -110,11 +110,14 @@ def _hash_all(packs: Packs, indexes: dict[str, PackIndex], progress: Progress) -
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress.stage("verify", len(indexes)) as bar:
         found = pool.map(lambda item: whole_blobs(packs, *item), indexes.items())
         for done, ((name, index), whole) in enumerate(zip(indexes.items(), found, strict=True), start=1):
-            good.update(whole)
+            size = packs.path(name).stat().st_size if packs.path(name).exists() else -1
+            if size == sum(length for _, length in index):
+                good.update(whole)  # of a pack of another size nothing is used until it is repaired
+            elif size >= 0:
+                faults[name] = f"the pack has {size} bytes instead of {sum(length for _, length in index)}"
             if len(whole) < len(index):
-                there = packs.path(name).exists()
                 lost = len(index) - len(whole)
-                faults[name] = f"{lost} of {len(index)} blobs are damaged" if there else "the pack is gone"
+                faults[name] = f"{lost} of {len(index)} blobs are damaged" if size >= 0 else "the pack is gone"
             bar.update(done, len(indexes))
     return good, faults
 

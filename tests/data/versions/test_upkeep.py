@@ -49,7 +49,7 @@ def test_a_whole_store(make_folder: MakeFolder, context: Context) -> None:
     assert (found.faults, found.packs, found.blobs) == ((), 1, 16)
 
 
-@pytest.mark.parametrize("damage", ["byte", "short", "gone", "index", "artifact"])
+@pytest.mark.parametrize("damage", ["byte", "short", "long", "gone", "index", "artifact"])
 def test_damage_is_found_and_repaired(
     make_folder: MakeFolder, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -63,6 +63,8 @@ def test_damage_is_found_and_repaired(
         flip(packs.path(name))
     elif damage == "short":
         packs.path(name).write_bytes(packs.path(name).read_bytes()[:-5])
+    elif damage == "long":
+        packs.path(name).write_bytes(packs.path(name).read_bytes() + b"more")
     elif damage == "gone":
         packs.path(name).unlink()
     elif damage == "index":
@@ -74,6 +76,7 @@ def test_damage_is_found_and_repaired(
     expected = {
         "byte": "1 of 6 blobs are damaged",
         "short": "1 of 6 blobs are damaged",
+        "long": "bytes instead of",
         "gone": "the pack is gone",
         "index": "index of a pack is damaged",
         "artifact": "file of the artifact is truncated or was changed",
@@ -81,7 +84,7 @@ def test_damage_is_found_and_repaired(
     assert expected[damage] in said
     assert damage == "artifact" or "of 24 files are not whole: " in said
     fetched = repair_store([entry], found, store=context.store, address=remote, progress=SilentProgress())
-    assert fetched == {"byte": 1, "short": 1, "gone": 6, "index": 6, "artifact": 0}[damage]
+    assert fetched == {"byte": 1, "short": 1, "long": 0, "gone": 6, "index": 6, "artifact": 0}[damage]
     assert check(context).faults == ()
     assert len(open_version("latest", store=context.store).train) == 16
 
