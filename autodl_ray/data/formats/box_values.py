@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autodl_ray.data.formats.reading import as_label, as_number
 from autodl_ray.data.records import Box
 
-__all__ = ["boxes_of", "flag", "make_box"]
+__all__ = ["add_extent", "boxes_of", "flag", "make_box"]
 
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
 _LABELS = ("label", "class", "category", "name")
@@ -110,5 +111,14 @@ def _corners(item: Mapping[str, Any]) -> list[float | None]:
     if isinstance(box, Sequence) and not isinstance(box, str) and len(box) == 4:
         x, y, width, height = (as_number(side) for side in box)
         if x is not None and y is not None and width is not None and height is not None:
-            return [x, y, x + width, y + height]
+            return [x, y, add_extent(x, width), add_extent(y, height)]
     return []
+
+
+def add_extent(low: float, extent: float) -> float:
+    """Add as people do who write decimals: 17.4 and 90.8 make 108.2, not 108.19999999999999."""
+    plain = low + extent
+    if not math.isfinite(plain):
+        return plain
+    decimal = round(plain, 9)
+    return decimal if abs(decimal - plain) <= 2 * math.ulp(max(abs(low), abs(extent), abs(plain))) else plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.formats.base import Format, Place, Sign, Target
-from autodl_ray.data.formats.box_values import flag
-from autodl_ray.data.formats.names import plain_names, write_file, write_pictures
+from autodl_ray.data.formats.base import Format, Place, Sign
+from autodl_ray.data.formats.box_values import add_extent, flag
+from autodl_ray.data.formats.coco_write import write_coco
 from autodl_ray.data.formats.reading import MAX_JSON, MAX_RECORDS, as_label, as_number, read_json
-from autodl_ray.data.formats.sizes import picture_size
 from autodl_ray.data.formats.walk import Finder, Tree, check_twins, split_named, split_of_file, start_listing, walk
 from autodl_ray.data.records import Box, Listing, Problem, Record, some
 from autodl_ray.errors import DatasetError
@@ -185,7 +183,7 @@ def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
     x, y, width, height = (as_number(side) for side in bbox)
     if x is None or y is None or width is None or height is None:
         return None
-    corners = (x, y, _end(x, width), _end(y, height))
+    corners = (x, y, add_extent(x, width), add_extent(y, height))
     return corners if all(map(math.isfinite, corners)) else None
 
 
@@ -227,8 +225,7 @@ def _add(
     if known is not None and known.split != split:
         reading.problem(path, f"the picture is in {known.split} and in {split}")
         return
-    group = image.get("group")
-    group = None if group is None else str(group)
+    group = as_label(image.get("group"))
     boxes = boxes if known is None else (known.boxes or ()) + boxes
     reading.records[path] = Record(path, None, boxes, split, group, None, reading.tree.pictures[path])
 
@@ -252,67 +249,12 @@ def _look(place: Place) -> Sign | None:
     return Sign(f"COCO files beside the pictures in {some(inside)}", 0.95, frozenset(inside)) if inside else None
 
 
-def _write(listing: Listing, target: Target) -> None:
-    names = plain_names(listing)
-    paths = [f"images/{r.split}/{n}" if r.split else f"images/{n}" for r, n in zip(listing.records, names, strict=True)]
-    write_pictures(listing, paths, target)
-    labels = listing.classes or tuple(sorted({b.label for r in listing.records for b in r.boxes or ()}))
-    ids = {label: position for position, label in enumerate(labels, start=1)}
-    for split in sorted({record.split or "all" for record in listing.records}):
-        document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
-        document["categories"] = [{"id": number, "name": label} for label, number in ids.items()]
-        for record, name, path in zip(listing.records, names, paths, strict=True):
-            if (record.split or "all") == split:
-                _describe(record, name, target.folder / path, ids, document)
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        write_file(target.folder / "annotations" / f"instances_{split}.json", text)
-
-
-def _describe(
-    record: Record, name: str, file: Path, ids: Mapping[str, int], document: dict[str, list[dict[str, Any]]]
-) -> None:
-    image: dict[str, Any] = {"id": len(document["images"]) + 1, "file_name": name}
-    size = picture_size(file)
-    if size is not None:
-        image |= {"width": size[0], "height": size[1]}
-    if record.group is not None:
-        image["group"] = record.group
-    document["images"].append(image)
-    for box in record.boxes or ():
-        width, height = _extent(box.xmin, box.xmax), _extent(box.ymin, box.ymax)
-        row = {
-            "id": len(document["annotations"]) + 1,
-            "image_id": image["id"],
-            "category_id": ids[box.label],
-            "bbox": [box.xmin, box.ymin, width, height],
-            "area": width * height,
-            "iscrowd": int(box.crowd),
-        }
-        document["annotations"].append({**row, "difficult": 1} if box.difficult else row)
-
-
-def _end(low: float, extent: float) -> float:
-    """Add as people do who write decimals: 17.4 and 90.8 make 108.2, not 108.19999999999999."""
-    plain = low + extent
-    if not math.isfinite(plain):
-        return plain
-    decimal = round(plain, 9)
-    return decimal if abs(decimal - plain) <= 2 * math.ulp(max(abs(low), abs(extent), abs(plain))) else plain
-
-
-def _extent(low: float, high: float) -> float:
-    """Return the width from which :func:`_end` makes ``high`` again; for few numbers, to the last bit but one."""
-    width = high - low
-    near = (width, round(width, 9), math.nextafter(width, math.inf), math.nextafter(width, -math.inf))
-    return next((candidate for candidate in near if _end(low, candidate) == high), width)
-
-
 COCO = Format(
     name="coco",
     doc="COCO detection: annotations/instances_*.json beside the pictures",
     look=_look,
     read=read_coco,
-    write=_write,
+    write=write_coco,
     boxes=True,
     labels=False,
 )

@@ -224,7 +224,7 @@ def _add(
         return reading.problem(where, wrong)
     label = _label(source, row)
     group = row.get(columns.group or "")
-    draft = _Draft(label, split, None if group is None else str(group), place, stamp)
+    draft = _Draft(label, split, as_label(group), place, stamp)
     if columns.corners or columns.boxes:
         draft.label = None
         draft.boxes, faults = _boxes(source, row, label)

@@ -65,6 +65,10 @@ class Tree:
     folders: list[str] = field(default_factory=list)
     special: int = 0
 
+    def stamp(self, path: str) -> Stamp:
+        """Return the stamp of a file; zeros for one that is not there."""
+        return self.pictures.get(path) or self.others.get(path) or (0, 0, 0, 0)
+
 
 class Finder:
     """Finds the picture that an annotation names.

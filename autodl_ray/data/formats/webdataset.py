@@ -76,7 +76,7 @@ def read_webdataset(path: Path, cache: Path | None = None) -> Listing:
     shards = [path.name] if path.is_file() else sorted(n for n in tree.others if n.lower().endswith(".tar"))
     reading = _Reading(start_listing(tree, "webdataset"))
     for shard in shards:
-        _read_shard(shard, tree.root / shard, tree.others[shard], reading)
+        _read_shard(shard, tree.root / shard, tree.stamp(shard), reading)
     listing = reading.listing
     if not listing.records:
         raise DatasetError(

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.formats.base import Format, Place, Sign, Target
-from autodl_ray.data.formats.names import plain_names, split_of, write_file, write_pictures
+from autodl_ray.data.formats.base import Format, Place, Sign
 from autodl_ray.data.formats.reading import as_label, as_number, read_text
-from autodl_ray.data.formats.sizes import picture_size, picture_sizes
+from autodl_ray.data.formats.sizes import picture_sizes
 from autodl_ray.data.formats.walk import SPLIT_NAMES, Finder, Tree, check_twins, nfc, split_named, start_listing, walk
+from autodl_ray.data.formats.yolo_write import write_yolo
 from autodl_ray.data.records import Box, Listing, Problem, Record, some
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import IMAGE_SUFFIXES
@@ -296,55 +296,12 @@ def _shows_labels(place: Place, depth: int = 1) -> bool:
     return depth > 0 and any(_shows_labels(place.child(name), depth - 1) for name in place.folders)
 
 
-def _write(listing: Listing, target: Target) -> None:
-    _tell(listing, target)
-    names = plain_names(listing, stems=True)
-    folders = [split_of(record, listing) or "" for record in listing.records]
-    paths = [f"{folder}/{name}".strip("/") for folder, name in zip(folders, names, strict=True)]
-    write_pictures(listing, [f"images/{path}" for path in paths], target)
-    labels = listing.classes or tuple(sorted({b.label for r in listing.records for b in r.boxes or ()}))
-    ids = {label: position for position, label in enumerate(labels)}
-    made: set[Path] = set()
-    for record, path in zip(listing.records, paths, strict=True):
-        size = picture_size(target.folder / "images" / path)
-        if size is None:
-            raise DatasetError("YOLO needs the size of each picture, and one does not say.", seen=record.path)
-        lines = "".join(_line(box, ids, size) for box in record.boxes or ())
-        write_file(target.folder / "labels" / f"{path.rsplit('.', 1)[0]}.txt", lines, made)
-    config: dict[str, Any] = {"path": "."}
-    splits = sorted({folder for folder in folders if folder}, key=("train", "val", "test").index)
-    config |= {split: f"images/{split}" for split in splits}
-    config["names"] = dict(enumerate(labels))
-    write_file(target.folder / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def _tell(listing: Listing, target: Target) -> None:
-    boxes = [box for record in listing.records for box in record.boxes or ()]
-    lost = {
-        "difficult flags": any(box.difficult for box in boxes),
-        "crowd flags": any(box.crowd for box in boxes),
-        "groups (what must stay together)": any(record.group is not None for record in listing.records),
-    }
-    target.notes.extend(f"YOLO cannot hold {what}: they are left out" for what, there in lost.items() if there)
-
-
-def _line(box: Box, ids: dict[str, int], size: tuple[int, int]) -> str:
-    width, height = size
-    values = (
-        (box.xmin + box.xmax) / 2 / width,
-        (box.ymin + box.ymax) / 2 / height,
-        (box.xmax - box.xmin) / width,
-        (box.ymax - box.ymin) / height,
-    )
-    return f"{ids[box.label]} " + " ".join(repr(float(value)) for value in values) + "\n"
-
-
 YOLO = Format(
     name="yolo",
     doc="YOLO: images/, labels/*.txt and data.yaml",
     look=_look,
     read=read_yolo,
-    write=_write,
+    write=write_yolo,
     boxes=True,
     labels=False,
 )

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodl_ray.data.formats import check_write, read, write
+from autodl_ray.data.formats.box_values import add_extent
+from autodl_ray.data.formats.coco_write import extent_of
 from autodl_ray.data.records import Box, Listing, Record
 from autodl_ray.errors import DatasetError
 from tests.data.formats.makers import imagefolder, picture, put, voc
@@ -84,13 +86,11 @@ def _check_boxes(target: str, wanted: list[Box], found: list[Box]) -> None:
 
 @given(st.lists(st.integers(0, 10**6), min_size=4, max_size=4))
 def test_coco_keeps_decimals_exactly(numbers: list[int]) -> None:
-    from autodl_ray.data.formats.coco import _end, _extent
-
     for scale in (1, 4, 10, 100, 1000):
         low, high = numbers[0] / scale, numbers[1] / scale
-        assert _end(low, _extent(low, high)) == high
+        assert add_extent(low, extent_of(low, high)) == high
     low, high = numbers[2] / 3, numbers[3] / 7
-    assert math.isclose(_end(low, _extent(low, high)), high, abs_tol=1e-9)
+    assert math.isclose(add_extent(low, extent_of(low, high)), high, abs_tol=1e-9)
 
 
 @SETTINGS
