@@ -42,18 +42,17 @@ class PhotoCache:
 
         Args:
             job: How they are decoded.
-            order: Positions in the order of the first epoch; each one once or more, or not at all.
+            order: (N,) positions in the order of the first epoch.
             runner: What decodes.
         """
         count = len(job.pictures.ids)
-        wanted = _each_once(order, count)
         cuts = _cuts(count)
         part, row = np.empty(count, dtype=np.int32), np.empty(count, dtype=np.int32)
         for number, (first, stop) in enumerate(cuts):
-            part[wanted[first:stop]] = number
-            row[wanted[first:stop]] = np.arange(stop - first)
+            part[order[first:stop]] = number
+            row[order[first:stop]] = np.arange(stop - first)
         shared = runner.share(job)
-        parts = runner.chain([(Job.decode, (shared, wanted[first:stop])) for first, stop in cuts])
+        parts = runner.chain([(Job.decode, (shared, order[first:stop])) for first, stop in cuts])
         return cls(tuple(parts), part, row)
 
     def find(self, positions: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], list[Any]]:
@@ -71,13 +70,6 @@ def calls_of(shared: Any, blocks: Iterable[Block], cache: PhotoCache | None) -> 
         else:
             where, parts = cache.find(block.positions)
             yield block, (Job.run, (shared, block, where, *parts))
-
-
-def _each_once(order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Return all positions: those of ``order`` where they come first, then the rest."""
-    _, first = np.unique(order, return_index=True)
-    coming = order[np.sort(first)]
-    return np.concatenate([coming, np.setdiff1d(np.arange(count), coming)])
 
 
 def _cuts(count: int) -> list[tuple[int, int]]:

@@ -43,11 +43,6 @@ def ray_is_on() -> bool:
 class Runner(Protocol):
     """Runs functions beside the caller."""
 
-    @property
-    def lanes(self) -> int:
-        """How many run at once."""
-        ...
-
     def share(self, value: Any) -> Any:
         """Store a value that many calls take; return what to hand over instead of it."""
         ...
@@ -145,11 +140,6 @@ class Threads:
         self._lanes = max(1, min(8, os.cpu_count() or 1))
         self._pool = concurrent.futures.ThreadPoolExecutor(self._lanes, thread_name_prefix="stream")
 
-    @property
-    def lanes(self) -> int:
-        """One a CPU, at most 8."""
-        return self._lanes
-
     def share(self, value: Any) -> Any:
         """Return the value."""
         return value
@@ -201,14 +191,10 @@ class RayTasks:
         import ray
 
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        # One task at once for each CPU of the cluster, at least 2.
         self._lanes = max(2, min(_MOST_LANES, int(resources.get("CPU", 2))))
         self._remotes: dict[tuple[Any, int], Any] = {}
         self._tails: deque[Any] = deque([None] * (self._lanes // 2))
-
-    @property
-    def lanes(self) -> int:
-        """One a CPU of the cluster, at least 2."""
-        return self._lanes
 
     def share(self, value: Any) -> Any:
         """Put a value into the object store."""
