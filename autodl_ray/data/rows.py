@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from autodl_ray.data.check import PictureFacts
+from autodl_ray.data.cleaning.cheap import cheap_findings
+from autodl_ray.data.cleaning.findings import KINDS, Finding
+from autodl_ray.data.cleaning.subject import Subject
 from autodl_ray.data.index import IndexRow, class_names, index_row
 from autodl_ray.data.records import Listing, some
 from autodl_ray.data.splits import Division, Picture, divide
@@ -89,41 +92,29 @@ def _divide(
         return Division(splits=given, notes=[f"not divided: {error.what} ({error.seen})"])
 
 
-def find_plain_faults(table: Table, listing: Listing) -> dict[str, Any]:
-    """Say what is seen without a second look: unreadable pictures, identical ones, what was left out, and why.
+def find_plain_faults(table: Table, listing: Listing, facts: Sequence[PictureFacts]) -> dict[str, Any]:
+    """Say what is wrong as far as it is seen without a second look at any picture.
 
     Returns:
-        ``unreadable``, ``duplicates``, ``dropped``, ``unlisted`` and ``warnings`` (lines for the user), as JSON.
+        ``faults`` (see :class:`~autodl_ray.data.cleaning.findings.Finding`), ``unreadable``, ``dropped``,
+        ``unlisted`` and ``warnings`` (lines for the user), as JSON.
     """
-    unreadable = [(row.path, row.problem) for row in table.rows if row.problem]
-    unreadable += [(problem.path, problem.reason) for problem in listing.problems]
-    placed = [row for row in table.rows if row.split is not None]
-    duplicates = _duplicates(placed or table.rows)  # what was left out for its twin is said below "dropped"
-    conflicts = [d for d in duplicates if len(d["labels"]) > 1]
-    warnings = [*listing.notes, *table.division.notes]
-    if unreadable:
-        warnings.append(f"{len(unreadable)} unreadable pictures are skipped: {some((p for p, _ in unreadable), 3)}")
-    if conflicts:
-        shown = some((" = ".join(d["paths"]) for d in conflicts), 3)
-        warnings.append(f"{len(conflicts)} identical pictures have different labels: {shown}")
-    if len(duplicates) > len(conflicts):
-        warnings.append(f"{len(duplicates) - len(conflicts)} pictures are there more than once, in one split each")
+    found = cheap_findings(Subject(listing, facts, table.division.splits))
+    unreadable = [f for f in found if f.kind == "unreadable"]
     return {
-        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
-        "duplicates": duplicates,
+        "faults": [f.to_json() for f in found],
+        "unreadable": [{"path": f.paths[0], "reason": f.reason} for f in unreadable],
         "dropped": table.division.dropped,
         "unlisted": table.division.unlisted,
-        "warnings": warnings,
+        "warnings": [*listing.notes, *table.division.notes, *_lines(found)],
     }
 
 
-def _duplicates(rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
-    groups: dict[str, list[IndexRow]] = defaultdict(list)
-    for row in rows:
-        if row.bytes and not row.problem:
-            groups[row.sha256].append(row)
-    return [
-        {"sha256": sha256, "paths": [r.path for r in group], "labels": sorted({str(r.label) for r in group})}
-        for sha256, group in groups.items()
-        if len(group) > 1
-    ]
+def _lines(found: Sequence[Finding]) -> Iterator[str]:
+    """Yield a line for each kind of grave fault: of pictures how many and which, of classes the reason."""
+    for kind, group in groupby((f for f in found if f.severity != "info"), key=lambda f: f.kind):
+        faults = list(group)
+        if faults[0].paths:
+            yield f"{len(faults)} {KINDS[kind].title}: {some((' = '.join(f.paths[:3]) for f in faults), 3)}"
+        else:
+            yield some((f.reason.rstrip(".") for f in faults), 3)

@@ -39,7 +39,7 @@ def run(spec: DataSpec, *, context: Context) -> DatasetVersion:
     listing = formats.read(spec.path, cache=context.store.folder("cache"), format=spec.format)
     facts = read_facts(listing, context=context)
     table = make_table(listing, facts, spec.split, seed=context.seed)
-    findings = find_plain_faults(table, listing)
+    findings = find_plain_faults(table, listing, facts)
     _refuse_too_many(findings["unreadable"], len(listing.records), most=spec.max_unreadable)
     _check_usable(table)
     artifact = keep_version(table.rows, classes=table.classes, findings=findings, context=context)

@@ -140,7 +140,7 @@ def test_broken_pictures_are_skipped_and_listed(make_folder: MakeFolder, context
         ("b/b 0.png", "This is not a picture."),
     }
     assert len(version.train) + len(version.val) + version.test.size == 17
-    assert "3 unreadable pictures are skipped: a/a 0.png, a/a 1.png, b/b 0.png" in lines_of(context)
+    assert "3 unreadable pictures: a/a 0.png, a/a 1.png, b/b 0.png" in lines_of(context)
     for i in range(1, 3):
         (root / "b" / f"b {i}.png").write_bytes(b"")
     with pytest.raises(DatasetError, match="5 of 20 pictures cannot be read") as caught:
@@ -177,7 +177,7 @@ def test_identical_pictures_stay_together(make_folder: MakeFolder, tmp_path: Pat
         home = {p: s for s, part in (("t", version.train), ("v", version.val), ("e", test)) for p in part.paths}
         assert all(home[f"a/a {i}.png"] == home[f"a/copy {i}.png"] for i in range(10))
         assert home["a/a 20.png"] == home["b/wrong.png"]
-        assert "1 identical pictures have different labels: a/a 20.png = b/wrong.png" in lines_of(context)
+        assert "1 identical pictures with different labels: a/a 20.png = b/wrong.png" in lines_of(context)
 
 
 def test_given_folders(make_folder: MakeFolder, context: Context, tmp_path: Path) -> None:
@@ -305,4 +305,5 @@ def test_trashnet_with_its_published_split(context: Context) -> None:
     version = make(root / "images", context, **lists)
     assert (len(version.train), len(version.val), version.test.size) == (1766, 328, 431)
     assert {row["path"] for row in findings(version)["dropped"]} == {"glass/glass176.jpg", "glass/glass389.jpg"}
-    assert [d["paths"] for d in findings(version)["duplicates"]] == [["glass/glass115.jpg", "metal/metal91.jpg"]]
+    conflicts = [f["paths"] for f in findings(version)["faults"] if f["kind"] == "conflict"]
+    assert ["glass/glass115.jpg", "metal/metal91.jpg"] in conflicts

@@ -88,9 +88,9 @@ def _keep(
 ) -> Applied:
     spec = split or SplitSpec()
     table = make_table(subject.listing, subject.facts, spec, seed=context.seed, must_divide=False)
+    findings = {**find_plain_faults(table, subject.listing, subject.facts), **more}
     kept = keep_snapshot(
-        table.rows, listing=subject.listing, classes=table.classes,
-        findings={**find_plain_faults(table, subject.listing), **more}, context=context, name=name, parent=parent,
-        message=message, source=source, tag=tag,
+        table.rows, listing=subject.listing, classes=table.classes, findings=findings, context=context, name=name,
+        parent=parent, message=message, source=source, tag=tag,
     )  # fmt: skip
     return Applied(kept.entry.version, kept.entry.parent or "", kept.new, kept.entry.facts)

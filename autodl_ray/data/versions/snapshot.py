@@ -82,7 +82,7 @@ def snapshot(
         facts = read_facts(listing, decode=False, context=context, keep=packs)
         _refuse_unreadable(listing, facts)
         table = make_table(listing, facts, split, seed=context.seed, must_divide=False)
-        findings = find_plain_faults(table, listing)
+        findings = find_plain_faults(table, listing, facts)
         findings["side_files"] = [] if packs is None else keep_side_files(listing, packs)
         return _keep(
             table.rows, classes=table.classes, findings=findings, packs=packs, context=context,
