@@ -5,6 +5,7 @@ The standard library only: importing the rest takes longer than looking at 10,00
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import marshal
@@ -57,20 +58,22 @@ def remember(arguments: Sequence[str], *, root: str, key: str, text: str, docume
     if root not in arguments or not Path(root).expanduser().is_dir():
         return
     store = _store(arguments)
-    memory = {
-        "root": list(arguments).index(root),
-        "key": key,
-        "fingerprint": _fingerprint(root, store, key, arguments),
-        "text": text,
-        "json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
-    }
-    if memory["fingerprint"] is None:
-        return
-    path = _file(store, arguments)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(memory), encoding="utf-8")
-    temporary.replace(path)
+    with contextlib.suppress(OSError):  # a full disk: the next time takes the long way
+        fingerprint = _fingerprint(root, store, key, arguments)
+        if fingerprint is None:
+            return
+        memory = {
+            "root": list(arguments).index(root),
+            "key": key,
+            "fingerprint": fingerprint,
+            "text": text,
+            "json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+        }
+        path = _file(store, arguments)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(memory), encoding="utf-8")
+        temporary.replace(path)
 
 
 def _store(arguments: Sequence[str]) -> str:
