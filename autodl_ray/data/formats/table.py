@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,10 @@ from typing import Any
 from autodl_ray.artifacts.dataset import Split
 from autodl_ray.data.formats.base import Format, Place, Sign
 from autodl_ray.data.formats.box_values import boxes_of, flag, make_box
-from autodl_ray.data.formats.cached import Pack, content_key, keep_pack
-from autodl_ray.data.formats.names import is_safe, picture_suffix
 from autodl_ray.data.formats.reading import as_label, as_number
+from autodl_ray.data.formats.table_pictures import Pictures, Source
 from autodl_ray.data.formats.table_rows import (
-    PARQUET_BUFFER,
     TABLE_SUFFIXES,
-    Columns,
-    Header,
     find_columns,
     open_header,
     rows_of,
@@ -38,17 +33,6 @@ from autodl_ray.errors import DatasetError
 from autodl_ray.images import IMAGE_SUFFIXES
 
 __all__ = ["PARQUET", "TABLE", "read_table"]
-
-_FOLDERS = ("", "images", "img", "imgs", "JPEGImages")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A table file and what its columns mean."""
-
-    path: Path
-    header: Header
-    columns: Columns
 
 
 @dataclass
@@ -100,7 +84,7 @@ def read_table(path: Path, cache: Path) -> Listing:
     return _finish(reading, root, sources)
 
 
-def _open(path: Path) -> tuple[Tree, list[_Source]]:
+def _open(path: Path) -> tuple[Tree, list[Source]]:
     tree = walk(path.parent if path.is_file() else path)
     if path.is_file():
         names = [path.name]
@@ -117,17 +101,19 @@ def _open(path: Path) -> tuple[Tree, list[_Source]]:
     return tree, sources
 
 
-def _source(path: Path) -> _Source | None:
+def _source(path: Path) -> Source | None:
     if "submission" in path.name.casefold():  # an example of an answer, with made-up labels
         return None
     header = open_header(path)
     columns = find_columns(header)
-    return _Source(path, header, columns) if columns.fit else None
+    return Source(path, header, columns) if columns.fit else None
 
 
-def _read_source(source: _Source, reading: _Reading) -> None:
+def _read_source(source: Source, reading: _Reading) -> None:
     name = source.path.relative_to(reading.tree.root).as_posix()
-    pictures = _Pictures(source, reading)
+    pictures = Pictures(
+        source, reading.tree, reading.finder, cache=reading.cache, taken=reading.drafts, problem=reading.problem
+    )
     roles = source.columns
     # The struct that holds the bytes also holds the name: its column is asked for its path alone.
     nested = roles.image if roles.image in source.header.nested else None
@@ -142,80 +128,8 @@ def _read_source(source: _Source, reading: _Reading) -> None:
             _add(source, reading, row, f"{name}:{number}", found)
 
 
-class _Pictures:
-    """Finds the picture of a row: a file that it names, or bytes in the table."""
-
-    def __init__(self, source: _Source, reading: _Reading) -> None:
-        self._source, self._reading = source, reading
-        self._name = source.path.relative_to(reading.tree.root).as_posix()
-        self._pack = _pack(source, reading.cache) if source.columns.image else None
-        self._heads = self._pack.heads() if self._pack else []
-        base = self._name.rpartition("/")[0]
-        stem = source.path.name.split(".", 1)[0]
-        self._folders = [f"{base}/{folder}".strip("/") for folder in (*_FOLDERS, stem, f"images/{stem}")]
-
-    def find(self, number: int, row: dict[str, Any]) -> tuple[str, Range | None, Stamp] | None:
-        columns, reading = self._source.columns, self._reading
-        if self._pack is not None:
-            return self._held(self._pack, number, row)
-        value = row.get(columns.path or "")
-        if not isinstance(value, str | int) or not str(value).strip():
-            reading.problem(f"{self._name}:{number}", "the row names no picture")
-            return None
-        path = self._named(str(value).strip())
-        if path is None:
-            reading.problem(f"{self._name}:{number}", f"there is no picture {str(value)[:200]!r}")
-            return None
-        return path, None, reading.tree.pictures[path]
-
-    def _named(self, value: str) -> str | None:
-        root = f"{self._reading.tree.root}/"
-        value = value.removeprefix(root)
-        # A path from another machine, or one that leads out, is looked for by the end that lies here.
-        plain = "/".join(part for part in value.replace("\\", "/").split("/") if part not in ("", ".", ".."))
-        return self._reading.finder.find(plain, self._folders) if plain else None
-
-    def _held(self, pack: Pack, number: int, row: dict[str, Any]) -> tuple[str, Range | None, Stamp] | None:
-        position = number - 1
-        length = int(pack.lengths[position])
-        suffix = picture_suffix(self._heads[position])
-        if length < 0 or suffix is None:
-            what = "the row holds no picture" if length < 0 else "the bytes are no picture of a kind that is known"
-            self._reading.problem(f"{self._name}:{number}", what)
-            return None
-        columns = self._source.columns
-        nested = row.get(columns.image or "")
-        name = row.get(columns.path or "") or (nested.get("path") if isinstance(nested, dict) else None)
-        name = name.replace("\\", "/").lstrip("/") if isinstance(name, str) else ""
-        if not is_safe(name):
-            name = f"{self._source.path.name.rsplit('.', 1)[0]}/{position:08d}{suffix}"
-        return name, Range(pack.file, int(pack.offsets[position]), length), pack.stamp
-
-
-def _pack(source: _Source, cache: Path) -> Pack:
-    column = str(source.columns.image)
-    key = f"{content_key(source.path, cache)}-{column.encode().hex()[:32]}"
-    leaf = f"{column}.bytes" if column in source.header.nested else column
-    return keep_pack(cache, key, lambda: _blobs(source.path, leaf))
-
-
-def _blobs(path: Path, leaf: str) -> Iterator[bytes | None]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=64, columns=[leaf]):
-                column = batch.column(0)
-                if "." in leaf and pa.types.is_struct(column.type):
-                    column = column.field("bytes")
-                yield from column.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DatasetError("A Parquet file cannot be read.", seen=f"{path.name}: {error}") from error
-
-
 def _add(
-    source: _Source, reading: _Reading, row: dict[str, Any], where: str, found: tuple[str, Range | None, Stamp]
+    source: Source, reading: _Reading, row: dict[str, Any], where: str, found: tuple[str, Range | None, Stamp]
 ) -> None:
     columns = source.columns
     path, place, stamp = found
@@ -237,7 +151,7 @@ def _add(
     _merge(reading, path, draft, where, by_box=columns.corners is not None)
 
 
-def _split(source: _Source, row: dict[str, Any]) -> tuple[Split | None, str]:
+def _split(source: Source, row: dict[str, Any]) -> tuple[Split | None, str]:
     value = row.get(source.columns.split or "")
     if value is None:
         return split_of_file(source.path.name), ""
@@ -245,7 +159,7 @@ def _split(source: _Source, row: dict[str, Any]) -> tuple[Split | None, str]:
     return split, "" if split else f"the split {str(value)[:40]!r} is not train, val or test"
 
 
-def _label(source: _Source, row: dict[str, Any]) -> str | None:
+def _label(source: Source, row: dict[str, Any]) -> str | None:
     column = source.columns.label or ""
     return _named_label(row.get(column), source.header.names.get(column, ()))
 
@@ -256,7 +170,7 @@ def _named_label(value: Any, names: tuple[str, ...]) -> str | None:
     return as_label(value)
 
 
-def _boxes(source: _Source, row: dict[str, Any], label: str | None) -> tuple[list[Box], list[str]]:
+def _boxes(source: Source, row: dict[str, Any], label: str | None) -> tuple[list[Box], list[str]]:
     columns = source.columns
     if columns.corners is None:
         return boxes_of(row.get(columns.boxes or ""), label)
@@ -285,7 +199,7 @@ def _merge(reading: _Reading, path: str, draft: _Draft, where: str, *, by_box: b
         reading.problem(where, f"{path} has another class in another row: {known.label}, not {draft.label}")
 
 
-def _finish(reading: _Reading, root: Path, sources: list[_Source]) -> Listing:
+def _finish(reading: _Reading, root: Path, sources: list[Source]) -> Listing:
     listing = reading.listing
     tables = [source.path.relative_to(reading.tree.root).as_posix() for source in sources]
     reading.counts["pictures that no row names"] = len(reading.tree.pictures.keys() - reading.drafts.keys())
@@ -318,7 +232,7 @@ def _finish(reading: _Reading, root: Path, sources: list[_Source]) -> Listing:
     )
 
 
-def _declared(sources: list[_Source]) -> tuple[str, ...]:
+def _declared(sources: list[Source]) -> tuple[str, ...]:
     for source in sources:
         names = source.header.names.get(source.columns.label or "", ())
         if names and all(as_label(name) for name in names):
@@ -326,7 +240,7 @@ def _declared(sources: list[_Source]) -> tuple[str, ...]:
     return ()
 
 
-def _explained(source: _Source) -> str:
+def _explained(source: Source) -> str:
     c = source.columns
     parts = {"picture": c.image or c.path, "class": c.label, "split": c.split, "group": c.group, "boxes": c.boxes}
     said = [f"{role} = {column}" for role, column in parts.items() if column]

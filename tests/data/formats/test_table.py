@@ -197,6 +197,20 @@ def test_names_in_parquet_that_lead_out_are_not_taken(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_pictures_of_two_splits_may_have_one_name(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = [{"image": {"bytes": picture(n + len(split)), "path": f"{n}"}, "label": "ab"[n]} for n in range(2)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    listing = read(tmp_path, cache=tmp_path / "cache")
+    assert not listing.problems
+    assert [(record.path, record.split, record.label) for record in listing.records] == [
+        ("0.png", "test", "a"),
+        ("1.png", "test", "b"),
+        ("train/00000000.png", "train", "a"),
+        ("train/00000001.png", "train", "b"),
+    ]
+
+
 def test_class_folders_win_over_a_table_beside_them(tmp_path: Path) -> None:
     for number in range(4):
         put(tmp_path / "data" / "ab"[number % 2] / f"{number}.png", picture(number))
