@@ -54,6 +54,8 @@ def _fault(box: Box, width: int, height: int) -> tuple[str, str] | None:
         return "box_inverted", f"{where} ends before it begins."
     if box.xmax == box.xmin or box.ymax == box.ymin:
         return "box_empty", f"{where} has no area."
+    if not width or not height:  # the picture was hashed and not decoded: its size is not known
+        return None
     inside = clip_box(box, width, height)
     if inside is None:
         return "box_empty", f"{where} lies outside of the picture of {width} × {height} px."
