@@ -14,6 +14,8 @@ from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.stream import STREAM_CPUS, StreamSource, execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess
+from autodl_ray.train.config import FitConfig
+from autodl_ray.train.launch import launch
 from tests.data.streams import digits_version, photo_splits, taken
 
 pytestmark = pytest.mark.ray
@@ -142,3 +144,36 @@ def test_a_killed_task_is_done_again(tmp_path: Path) -> None:
             killed.append(process.pid)
     assert killed
     assert rows == [[i for i, _, _ in epoch] for epoch in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_kept_photos_in_a_worker_group(tmp_path: Path) -> None:
+    source = StreamSource.make(*photo_splits(tmp_path), Preprocess(size=32), seed=3, memory_limit_bytes=2**28)
+    assert not source.is_streamed
+    config = FitConfig(
+        model="pixels",
+        num_classes=3,
+        preprocess=source.preprocess,
+        weights="none",
+        epochs=2,
+        batch_size=12,
+        augment="light",
+        dropout=0.0,
+        precision="32",
+    )
+    rows: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for workers, found in rows.items():
+        launch(
+            config,
+            source,
+            folder=tmp_path / str(workers),
+            num_workers=workers,
+            resources_per_worker={"CPU": 0.5},
+            report=found.append,
+            should_stop=lambda: False,
+        )
+    for one, two in zip(rows[1], rows[2], strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+        assert 0 <= two["data_wait"] <= 1
