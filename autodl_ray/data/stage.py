@@ -36,7 +36,7 @@ def run(spec: DataSpec, *, context: Context) -> DatasetVersion:
     """
     if spec.path.startswith(VERSION_PREFIX):
         return _snapshot(spec.path.removeprefix(VERSION_PREFIX), context=context)
-    listing = formats.read(spec.path, cache=context.store.folder("cache"), format=spec.format)
+    listing = formats.read(spec.path, cache=context.store.folder("cache/formats"), format=spec.format)
     facts = read_facts(listing, context=context)
     table = make_table(listing, facts, spec.split, seed=context.seed)
     findings = find_plain_faults(table, listing, facts)

@@ -47,7 +47,7 @@ def _detect(
     from autodl_ray.data.formats import detect, read_found
 
     console: Console = context.obj
-    cache = open_store(store).folder("cache")
+    cache = open_store(store).folder("cache/formats")
     found = detect(path, cache=cache)
     listing = read_found(found, cache=cache)
     _show_detection(console, found, listing)
@@ -149,7 +149,7 @@ def _convert(
     check_write(format=to, folder=out, force=force)
     progress = ConsoleProgress(console)
     with progress.stage("read") as bar:
-        listing = read(path, cache=open_store(store).folder("cache"), format=format)
+        listing = read(path, cache=open_store(store).folder("cache/formats"), format=format)
         bar.update(1, 1, note=f"{listing.format}, {len(listing.records):,} pictures")
     with progress.stage("write", len(listing.records)) as bar:
 

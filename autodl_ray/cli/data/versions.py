@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodl_ray.cli.console import Console
+from autodl_ray.cli.console import Console, ConsoleProgress
 from autodl_ray.cli.data import version_files
 from autodl_ray.cli.data.common import Json, StoreOption, human_bytes, many_small_objects, open_store, surroundings
 from autodl_ray.cli.unchanged import remember
@@ -15,6 +15,7 @@ from autodl_ray.cli.unchanged import remember
 if TYPE_CHECKING:
     from autodl_ray.artifacts import Store
     from autodl_ray.data.index import IndexRow
+    from autodl_ray.data.records import Listing
     from autodl_ray.spec import SplitSpec
 
 __all__ = ["add_to"]
@@ -54,6 +55,9 @@ def _snapshot(
         bool, typer.Option("--no-copy", help="Keep hashes, labels and splits, not the pictures.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Move the tag where another version has it.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Read and copy with all machines of the Ray cluster ($RAY_ADDRESS).")
+    ] = False,
     store: StoreOption = None,
     json_output: Json = False,
 ) -> None:
@@ -78,6 +82,8 @@ def _snapshot(
     split = _split_spec(by=by, group=group, val=val, test=test, splits=splits)
     with many_small_objects():
         listing = read(path, cache=place.folder("cache/formats"), format=format)
+        if ray and not no_copy:
+            _ingest(listing, store=place, console=console)
         done = snapshot(
             listing,
             split=split,
@@ -108,6 +114,16 @@ def _snapshot(
             text="\n".join(again),
             document={**told, "new": False, "copied": 0, "copied_bytes": 0},
         )
+
+
+def _ingest(listing: Listing, *, store: Store, console: Console) -> None:
+    """Read and copy the pictures with Ray Data; the snapshot that follows finds them done."""
+    from autodl_ray.data.ingest import ingest
+    from autodl_ray.runtime.cluster import ensure_ray
+
+    ensure_ray(Path(store.root), log_to_driver=False)
+    with ConsoleProgress(console).stage("ingest", len(listing.records)) as bar:
+        ingest(listing, store=store, use_ray=True, done=lambda count, total: bar.update(count, total))
 
 
 def _split_spec(

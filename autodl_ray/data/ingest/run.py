@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def _run(chunks: Sequence[Chunk], *, use_ray: bool) -> Iterator[Packed]:
 def _with_ray(chunks: Sequence[Chunk]) -> Iterator[Packed]:
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells every execution on the terminal
     rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
     tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_task)
     try:

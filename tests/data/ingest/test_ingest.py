@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from autodl_ray.artifacts import Store
+from autodl_ray.cli import app
+from autodl_ray.cli.console import Console
 from autodl_ray.data.formats import read
 from autodl_ray.data.ingest import chunks_of, ingest
 from autodl_ray.data.objects import Packs
@@ -100,6 +103,21 @@ def test_chunks_hold_every_position_once(folder: Path, tmp_path: Path) -> None:
     assert [position for chunk in chunks for position in chunk.positions] == positions
     assert len(chunks) > 2
     assert all(chunk.records == tuple(listing.records[i] for i in chunk.positions) for chunk in chunks)
+
+
+@pytest.mark.ray
+def test_a_snapshot_with_ray_is_the_same_version(
+    folder: Path, tmp_path: Path, ray_cluster: ClusterInfo, capfd: pytest.CaptureFixture[str]
+) -> None:
+    versions = []
+    for number, options in enumerate(([], ["--ray"])):
+        words = ["data", "snapshot", str(folder), "--json", "--store", str(tmp_path / f"store {number}"), *options]
+        console = Console(json_output=True)
+        app()(words, standalone_mode=False, obj=console)
+        versions.append(json.loads(capfd.readouterr().out))
+    assert versions[0]["version"] == versions[1]["version"]
+    assert [version["copied"] for version in versions] == [30, 0]  # the ingest has copied them
+    assert blobs(Store(tmp_path / "store 0")) == blobs(Store(tmp_path / "store 1"))
 
 
 @pytest.mark.ray
