@@ -7,12 +7,12 @@ from typing import Any
 
 from autodl_ray.artifacts import Artifact, DatasetVersion
 from autodl_ray.data import formats
-from autodl_ray.data.check import read_facts
+from autodl_ray.data.facts.reading import read_facts
 from autodl_ray.data.records import Listing, some
-from autodl_ray.data.rows import Table, find_plain_faults, make_table
-from autodl_ray.data.splits import SPLITS
-from autodl_ray.data.version import keep_version, load_version, make_version
+from autodl_ray.data.splits.divide import SPLITS
 from autodl_ray.data.versions import open_checked
+from autodl_ray.data.versions.keeping import keep_version, load_version, make_version
+from autodl_ray.data.versions.rows import Table, find_plain_faults, make_table
 from autodl_ray.errors import DatasetError
 from autodl_ray.runtime import Context
 from autodl_ray.spec import DataSpec

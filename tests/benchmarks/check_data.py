@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from autodl_ray.artifacts import Store
-from autodl_ray.data.check import read_facts
 from autodl_ray.data.cleaning.inspect import inspect
 from autodl_ray.data.cleaning.subject import Subject
+from autodl_ray.data.facts.reading import read_facts
 from autodl_ray.data.formats import read
 from autodl_ray.data.samples import write_digits
 from autodl_ray.runtime import Budget, Context, SilentProgress, StopFlag

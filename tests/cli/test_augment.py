@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,8 @@ FAMILIES = {"geometry", "colour", "blur", "noise", "weather", "dropout", "qualit
 
 def autodl(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run the command in this process and return what it printed; its errors are raised."""
-    console = Console(json_output="--json" in arguments)
-    try:
+    with closing(Console(json_output="--json" in arguments)) as console:
         app()(["augment", *arguments], standalone_mode=False, obj=console)
-    finally:
-        for stream in (console._out, console._err):
-            stream.close()
     return capfd.readouterr().out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,8 @@ from tests.data.formats.makers import csv, picture, put, voc
 def autodl(capfd: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str | Path) -> str:
     """Run the command in this process and return what it printed; its errors are raised."""
     words = [str(argument) for argument in arguments]
-    console = Console(json_output="--json" in words)
-    try:
+    with closing(Console(json_output="--json" in words)) as console:
         app()(["data", *words, "--store", str(tmp_path / "store")], standalone_mode=False, obj=console)
-    finally:
-        for stream in (console._out, console._err):
-            stream.close()
     return capfd.readouterr().out
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from autodl_ray.data.archives import Limits, decompress, unpack
 from autodl_ray.data.formats import read
+from autodl_ray.data.formats.archives import Limits, decompress, unpack
 from autodl_ray.errors import DatasetError, StoreError
 from tests.data.formats.makers import make_tar, picture
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autodl_ray.data.check import read_facts, read_pictures
+from autodl_ray.data.facts.memory import Memory
+from autodl_ray.data.facts.reading import read_facts, read_pictures
 from autodl_ray.data.formats import read
-from autodl_ray.data.memory import Memory
 from autodl_ray.data.records import Listing, Range, Record
 from autodl_ray.runtime import Context
 from tests.data.conftest import MakeFolder, write_picture

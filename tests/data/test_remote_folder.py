@@ -12,9 +12,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from autodl_ray.data import remote_folder
-from autodl_ray.data.formats import detect, read
-from autodl_ray.data.remote_folder import fetch_folder, is_remote
+from autodl_ray.data.formats import detect, read, remote_folder
+from autodl_ray.data.formats.remote_folder import fetch_folder, is_remote
 from autodl_ray.errors import DatasetError, StoreError
 from tests.data.formats.makers import content, imagefolder, make_tar, picture, voc
 

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodl_ray.data import formats, run
-from autodl_ray.data.assign import Unit, grouped
-from autodl_ray.data.splits import SPLITS, Division, Picture, divide
+from autodl_ray.data.splits.assign import Unit, grouped
+from autodl_ray.data.splits.divide import SPLITS, Division, Picture, divide
 from autodl_ray.errors import DatasetError, SpecError
 from autodl_ray.seeding import rng_for
 from autodl_ray.spec import DataSpec, SplitSpec
@@ -187,7 +187,7 @@ def test_an_expression_that_does_not_fit(expression: str, message: str) -> None:
 
 
 def test_an_expression_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autodl_ray.data.units._MATCH_S", 0.5)
+    monkeypatch.setattr("autodl_ray.data.splits.units._MATCH_S", 0.5)
     pictures = [replace(p, path="a" * 60 + f" {p.path}") for p in photos(20, groups=5)]
     with pytest.raises(SpecError, match="takes too long") as caught:
         split(pictures, by="group", group=r"^(a+)+$")

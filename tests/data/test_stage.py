@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from autodl_ray.artifacts import DatasetVersion, TestSamples, TrainSamples, ValSamples
-from autodl_ray.data import check as check_module
 from autodl_ray.data import load_version, run
+from autodl_ray.data.facts import reading as check_module
 from autodl_ray.errors import DatasetError, RunInterrupted
 from autodl_ray.runtime import Context
 from autodl_ray.spec import DataSpec

@@ -181,9 +181,9 @@ def _checked(
     seed: int,
     store: str | None,
 ) -> _Checked:
-    from autodl_ray.data.check import read_facts
     from autodl_ray.data.cleaning.inspect import inspect
     from autodl_ray.data.cleaning.subject import Subject
+    from autodl_ray.data.facts.reading import read_facts
 
     place = open_store(store)
     place.check_writable()
@@ -211,7 +211,7 @@ def _listing(path: str, *, format: str, around: Context) -> tuple[Listing, str |
 def _divided(listing: Listing, splits: tuple[Path, Path, Path] | None) -> Mapping[str, Split]:
     if splits is None:
         return {record.path: record.split for record in listing.records if record.split is not None}
-    from autodl_ray.data.lists import read_lists
+    from autodl_ray.data.splits.lists import read_lists
     from autodl_ray.spec import SplitSpec
 
     train, val, test = map(str, splits)

@@ -14,8 +14,8 @@ from autodl_ray.cli.unchanged import remember
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts import Store
-    from autodl_ray.data.index import IndexRow
     from autodl_ray.data.records import Listing
+    from autodl_ray.data.versions.index import IndexRow
     from autodl_ray.spec import SplitSpec
 
 __all__ = ["add_to"]
@@ -197,8 +197,8 @@ def _show(
     """
     import json
 
-    from autodl_ray.data.version import FINDINGS
     from autodl_ray.data.versions import Refs
+    from autodl_ray.data.versions.keeping import FINDINGS
     from autodl_ray.data.versions.opening import artifact_of
 
     console: Console = context.obj
@@ -269,10 +269,10 @@ def _change(change: Any) -> str:
 
 def _rows(ref: str, format: str, store: Store, console: Console) -> tuple[list[IndexRow], bool]:
     """Return the rows of a version or of a folder, and whether they say where a picture belongs."""
-    from autodl_ray.data.check import read_facts
+    from autodl_ray.data.facts.reading import read_facts
     from autodl_ray.data.formats import read
-    from autodl_ray.data.index import index_row
     from autodl_ray.data.versions import Refs
+    from autodl_ray.data.versions.index import index_row
     from autodl_ray.data.versions.opening import artifact_of, rows_of
     from autodl_ray.errors import DatasetError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from autodl_ray.data.cleaning.plan import Plan, cleaned
 from autodl_ray.data.cleaning.subject import Subject
-from autodl_ray.data.rows import find_plain_faults, make_table
 from autodl_ray.data.versions import keep_snapshot
+from autodl_ray.data.versions.rows import find_plain_faults, make_table
 from autodl_ray.runtime import Context
 from autodl_ray.spec import SplitSpec
 

@@ -12,7 +12,7 @@ from autodl_ray.data.records import Record
 __all__ = ["PROTECTION", "find_identical", "find_unreadable"]
 
 PROTECTION = {None: -1, "train": 0, "val": 1, "test": 2}
-"""A picture that lies in two splits stays where it is protected most, as in data/splits.py."""
+"""A picture that lies in two splits stays where it is protected most, as in data/splits."""
 
 
 def find_unreadable(subject: Subject) -> Iterator[Finding]:

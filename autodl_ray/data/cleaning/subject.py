@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.check import PictureFacts
+from autodl_ray.data.facts.reading import PictureFacts
 from autodl_ray.data.records import Listing, Record
 
 __all__ = ["Subject"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autodl_ray.data.archives import ARCHIVE_SUFFIXES, decompress, unpack
+from autodl_ray.data.formats.archives import ARCHIVE_SUFFIXES, decompress, unpack
 from autodl_ray.data.formats.cached import build_once, content_key
+from autodl_ray.data.formats.remote_folder import fetch_folder, is_remote
 from autodl_ray.data.formats.walk import open_root
 from autodl_ray.data.formats.webdataset import is_webdataset
-from autodl_ray.data.remote_folder import fetch_folder, is_remote
 
 __all__ = ["open_place"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.archives import StrictTarInfo
+from autodl_ray.data.formats.archives import StrictTarInfo
 from autodl_ray.data.formats.base import Format, Place, Sign
 from autodl_ray.data.formats.box_values import boxes_of
 from autodl_ray.data.formats.names import is_safe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autodl_ray.artifacts import Store
-from autodl_ray.data.check import PictureFacts, read_pictures
+from autodl_ray.data.facts.reading import PictureFacts, read_pictures
 from autodl_ray.data.objects import writing_packs
 from autodl_ray.data.records import Listing, Record
 

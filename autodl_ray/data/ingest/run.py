@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodl_ray.artifacts import Store
-from autodl_ray.data.check import PictureFacts
+from autodl_ray.data.facts.memory import Memory
+from autodl_ray.data.facts.reading import PictureFacts
 from autodl_ray.data.ingest.chunks import CHUNK_BYTES, Chunk, Packed, chunks_of, pack_chunk
-from autodl_ray.data.memory import Memory
 from autodl_ray.data.objects import Packs
 from autodl_ray.data.records import Listing
 from autodl_ray.data.stream.execution import ray_is_on

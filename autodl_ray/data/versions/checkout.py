@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from autodl_ray.artifacts import Store
-from autodl_ray.data.index import IndexRow
 from autodl_ray.data.objects import Packs
+from autodl_ray.data.versions.index import IndexRow
 from autodl_ray.data.versions.opening import artifact_of, rows_in_packs, rows_of
 from autodl_ray.data.versions.refs import Entry
 from autodl_ray.data.versions.side_files import side_rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autodl_ray.data.index import IndexRow
+from autodl_ray.data.versions.index import IndexRow
 
 __all__ = ["Change", "Diff", "diff_rows"]
 

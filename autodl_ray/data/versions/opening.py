@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autodl_ray.artifacts import Artifact, DatasetVersion, Store
-from autodl_ray.data.check import read_facts
-from autodl_ray.data.index import INDEX, IndexRow, index_row, read_index
+from autodl_ray.data.facts.reading import read_facts
 from autodl_ray.data.objects import Packs
 from autodl_ray.data.objects.pack import PACK_SUFFIX
 from autodl_ray.data.records import Listing, Range, Record, Stamp, some
-from autodl_ray.data.version import keep_version, make_version
+from autodl_ray.data.versions.index import INDEX, IndexRow, index_row, read_index
+from autodl_ray.data.versions.keeping import keep_version, make_version
 from autodl_ray.data.versions.refs import Entry, Refs
 from autodl_ray.errors import DatasetError, StoreError
 from autodl_ray.runtime import Context

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from autodl_ray.artifacts import Store, open_artifact, write_atomic
 from autodl_ray.artifacts.manifest import MANIFEST
-from autodl_ray.data.index import read_index
 from autodl_ray.data.objects import Blob, Packs, writing_packs
 from autodl_ray.data.objects.pack import PACK_SUFFIX
-from autodl_ray.data.version import INDEX
+from autodl_ray.data.versions.index import read_index
+from autodl_ray.data.versions.keeping import INDEX
 from autodl_ray.data.versions.push import Moved
 from autodl_ray.data.versions.refs import REFS, Entry, Refs
 from autodl_ray.data.versions.remote import PACKS, Remote, in_order, remote_places

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from autodl_ray.artifacts import Artifact
-from autodl_ray.data.check import Keeper, read_pictures
-from autodl_ray.data.index import IndexRow
+from autodl_ray.data.facts.reading import Keeper, read_pictures
 from autodl_ray.data.records import Listing, Record
-from autodl_ray.data.version import FINDINGS
+from autodl_ray.data.versions.index import IndexRow
+from autodl_ray.data.versions.keeping import FINDINGS
 from autodl_ray.errors import DatasetError
 
 __all__ = ["keep_side_files", "side_rows"]

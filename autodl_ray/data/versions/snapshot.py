@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.artifacts import Artifact
-from autodl_ray.data.check import PictureFacts, read_facts, read_pictures
-from autodl_ray.data.index import IndexRow
+from autodl_ray.data.facts.reading import PictureFacts, read_facts, read_pictures
 from autodl_ray.data.objects import PackWriter, disk_errors, writing_packs
 from autodl_ray.data.records import Listing
-from autodl_ray.data.rows import find_plain_faults, make_table
-from autodl_ray.data.version import keep_version
+from autodl_ray.data.versions.index import IndexRow
+from autodl_ray.data.versions.keeping import keep_version
 from autodl_ray.data.versions.refs import Entry, Refs, check_tag, new_entry
+from autodl_ray.data.versions.rows import find_plain_faults, make_table
 from autodl_ray.data.versions.side_files import keep_side_files
 from autodl_ray.errors import DatasetError
 from autodl_ray.runtime import Context

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.check import PictureFacts, read_facts
 from autodl_ray.data.cleaning.subject import Subject
+from autodl_ray.data.facts.reading import PictureFacts, read_facts
 from autodl_ray.data.formats import read
 from autodl_ray.data.records import Box, Listing, Record
 from autodl_ray.runtime import Context

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autodl_ray.data.check import PictureFacts
 from autodl_ray.data.cleaning.boxes import find_box_faults
 from autodl_ray.data.cleaning.subject import Subject
+from autodl_ray.data.facts.reading import PictureFacts
 from autodl_ray.data.records import Box, Listing, Record
 
 

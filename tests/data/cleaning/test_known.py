@@ -13,7 +13,7 @@ from autodl_ray.data.cleaning.cheap import cheap_findings
 from autodl_ray.data.cleaning.findings import Finding
 from autodl_ray.data.cleaning.inspect import inspect
 from autodl_ray.data.cleaning.subject import Subject
-from autodl_ray.data.lists import read_lists
+from autodl_ray.data.splits.lists import read_lists
 from autodl_ray.runtime import Context
 from autodl_ray.spec import SplitSpec
 from tests.data.cleaning.makers import opened

@@ -15,8 +15,8 @@ from autodl_ray.data.cleaning.inspect import inspect
 from autodl_ray.data.cleaning.plan import DEFAULT_DROP, Plan, make_plan, parse_drop
 from autodl_ray.data.cleaning.subject import Subject
 from autodl_ray.data.records import Box
-from autodl_ray.data.version import FINDINGS
 from autodl_ray.data.versions import Refs, open_listing
+from autodl_ray.data.versions.keeping import FINDINGS
 from autodl_ray.data.versions.opening import artifact_of
 from autodl_ray.errors import SpecError
 from autodl_ray.runtime import Context

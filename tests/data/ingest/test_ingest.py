@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,8 @@ def test_a_snapshot_with_ray_is_the_same_version(
     versions = []
     for number, options in enumerate(([], ["--ray"])):
         words = ["data", "snapshot", str(folder), "--json", "--store", str(tmp_path / f"store {number}"), *options]
-        console = Console(json_output=True)
-        app()(words, standalone_mode=False, obj=console)
+        with closing(Console(json_output=True)) as console:
+            app()(words, standalone_mode=False, obj=console)
         versions.append(json.loads(capfd.readouterr().out))
     assert versions[0]["version"] == versions[1]["version"]
     assert [version["copied"] for version in versions] == [30, 0]  # the ingest has copied them

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodl_ray.data.check import PictureFacts
-from autodl_ray.data.index import IndexRow, class_names, index_row, read_index, version_hash, write_index
+from autodl_ray.data.facts.reading import PictureFacts
 from autodl_ray.data.records import Box, Range, Record
-from autodl_ray.data.version import keep_version, load_version, make_version
+from autodl_ray.data.versions.index import IndexRow, class_names, index_row, read_index, version_hash, write_index
+from autodl_ray.data.versions.keeping import keep_version, load_version, make_version
 from autodl_ray.errors import BundleError, DatasetError
 from autodl_ray.runtime import Context
 

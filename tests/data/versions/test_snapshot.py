@@ -11,7 +11,7 @@ import pytest
 
 from autodl_ray.artifacts import Store
 from autodl_ray.data import run
-from autodl_ray.data.check import read_facts
+from autodl_ray.data.facts.reading import read_facts
 from autodl_ray.data.formats import read
 from autodl_ray.data.objects import Packs, writer
 from autodl_ray.data.records import Box, Listing, Record

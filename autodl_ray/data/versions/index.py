@@ -65,7 +65,7 @@ class IndexRow(NamedTuple):
 
 
 def index_row(record: Record, *, split: Split | None, facts: Any) -> IndexRow:
-    """Put a record, its split and its :class:`~autodl_ray.data.check.PictureFacts` together."""
+    """Put a record, its split and its :class:`~autodl_ray.data.facts.reading.PictureFacts` together."""
     path = unicodedata.normalize("NFC", record.path)
     where = record.where if record.where is not None or path == record.path else Range(record.path)
     return IndexRow(

@@ -24,8 +24,8 @@ from autodl_ray.artifacts import (
     ValSamples,
 )
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.index import INDEX, IndexRow, class_names, read_index, version_hash, write_index
 from autodl_ray.data.records import Range
+from autodl_ray.data.versions.index import INDEX, IndexRow, class_names, read_index, version_hash, write_index
 from autodl_ray.errors import BundleError, DatasetError
 from autodl_ray.runtime import Context
 

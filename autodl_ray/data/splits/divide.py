@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autodl_ray.artifacts.dataset import Split
-from autodl_ray.data.assign import Unit, grouped, hashed, stratified
-from autodl_ray.data.lists import read_lists
 from autodl_ray.data.records import some
-from autodl_ray.data.units import Picture, by_content, by_group, frequency_of, rarest, with_groups
+from autodl_ray.data.splits.assign import Unit, grouped, hashed, stratified
+from autodl_ray.data.splits.lists import read_lists
+from autodl_ray.data.splits.units import Picture, by_content, by_group, frequency_of, rarest, with_groups
 from autodl_ray.errors import DatasetError
 from autodl_ray.spec import SplitSpec
 

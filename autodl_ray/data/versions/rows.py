@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from autodl_ray.data.check import PictureFacts
 from autodl_ray.data.cleaning.cheap import cheap_findings
 from autodl_ray.data.cleaning.findings import KINDS, Finding
 from autodl_ray.data.cleaning.subject import Subject
-from autodl_ray.data.index import IndexRow, class_names, index_row
+from autodl_ray.data.facts.reading import PictureFacts
 from autodl_ray.data.records import Listing, some
-from autodl_ray.data.splits import Division, Picture, divide
+from autodl_ray.data.splits.divide import Division, Picture, divide
+from autodl_ray.data.versions.index import IndexRow, class_names, index_row
 from autodl_ray.errors import DatasetError
 from autodl_ray.spec import SplitSpec
 

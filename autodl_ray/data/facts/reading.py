@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from autodl_ray.data.memory import Memory, PictureFacts
+from autodl_ray.data.facts.memory import Memory, PictureFacts
 from autodl_ray.data.records import Listing, Record
 from autodl_ray.errors import DatasetError, RunInterrupted
 from autodl_ray.runtime import Context
