@@ -307,7 +307,7 @@ def test_boxes_by_group_and_by_hash() -> None:
 
 @pytest.mark.shared
 def test_bccd_is_stratified_by_its_rarest_cell(tmp_path: Path) -> None:
-    root = Path(os.environ.get("AUTODL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "bccd" / "BCCD"
+    root = Path(os.environ.get("AUTODL_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "bccd" / "BCCD"
     if not root.is_dir():
         pytest.skip("the shared data sets are not here")
     records = formats.read(str(root), cache=tmp_path, format="auto").records

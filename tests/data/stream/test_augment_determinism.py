@@ -12,7 +12,7 @@ import pytest
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.data.stream import StreamSource, execution
 from autodl_ray.images import Preprocess
-from tests.data.streams import digits_version, taken
+from tests.data.stream.streams import digits_version, taken
 
 Seen = dict[str, str]
 
@@ -54,8 +54,8 @@ def test_another_process_makes_the_same_pixels(version: DatasetVersion, tmp_path
     code = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from tests.data.streams import digits_version\n"
-        "from tests.data.test_augment_determinism import seen\n"
+        "from tests.data.stream.streams import digits_version\n"
+        "from tests.data.stream.test_augment_determinism import seen\n"
         "version = digits_version(Path(sys.argv[1]), n=60)\n"
         "print(json.dumps(seen(version, 'trivial_augment', batch_size=11)))\n"
     )

@@ -12,7 +12,7 @@ from autodl_ray.artifacts import TrainSamples, ValSamples
 from autodl_ray.data.samples import write_digits
 from autodl_ray.data.stream import StreamSource, execution
 from autodl_ray.images import Preprocess
-from tests.data.streams import taken
+from tests.data.stream.streams import taken
 
 SCALE = 9  # 72 px a side: photos, not tiny pictures
 

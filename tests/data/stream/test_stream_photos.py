@@ -15,7 +15,7 @@ from autodl_ray.data.stream import Batch, StreamSource, execution
 from autodl_ray.data.stream.blocks import BlockData
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess, decode_image, fit_image
-from tests.data.streams import box_splits, in_tar, photo_splits, taken
+from tests.data.stream.streams import box_splits, in_tar, photo_splits, taken
 
 PREPROCESS = Preprocess(size=40)
 Splits = tuple[TrainSamples, ValSamples]

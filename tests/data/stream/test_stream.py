@@ -15,7 +15,7 @@ from autodl_ray.augment import AugmentPolicy
 from autodl_ray.data.stream import StreamSource, execution
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess, decode_image, fit_image
-from tests.data.streams import digits_version, taken
+from tests.data.stream.streams import digits_version, taken
 
 PREPROCESS = Preprocess(size=8)
 

@@ -16,7 +16,7 @@ from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.launch import launch
-from tests.data.streams import digits_version, photo_splits, taken
+from tests.data.stream.streams import digits_version, photo_splits, taken
 
 pytestmark = pytest.mark.ray
 PREPROCESS = Preprocess(size=8)
