@@ -11,11 +11,12 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as `typing` has it, without its import
 if TYPE_CHECKING:
+    from typing import Any
+
     from autodl_ray.artifacts import Store, open_artifact
     from autodl_ray.errors import AutoDLError
     from autodl_ray.models.predictor import Predictor
@@ -54,4 +55,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'autodl_ray' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-from autodl_ray.errors import AutoDLError
+TYPE_CHECKING = False  # `typing` is not imported before it is known that there is something to do
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["app", "main"]
 
@@ -55,6 +56,7 @@ def _run(arguments: list[str]) -> int:
     import typer
 
     from autodl_ray.cli.console import Console
+    from autodl_ray.errors import AutoDLError
 
     console = Console(json_output="--json" in arguments, verbose="-v" in arguments or "--verbose" in arguments)
     console.arguments = tuple(arguments)

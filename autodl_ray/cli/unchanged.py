@@ -1,25 +1,26 @@
 """A snapshot that was taken before, of a folder and into a store that are both untouched since, is told again.
 
-The standard library only: importing the rest takes longer than looking at 10,000 files.
+Nothing is imported but what Python has loaded anyway: importing the rest takes longer than looking at 10,000 files.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
+import gc
 import marshal
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import zlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["remember", "told_again"]
 
 _RACY_NS = 100_000_000
 _STORE_FOLDERS = ("datasets/refs", "objects/packs")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def told_again(arguments: Sequence[str]) -> bool:
@@ -34,18 +35,24 @@ def told_again(arguments: Sequence[str]) -> bool:
     if list(arguments[:2]) != ["data", "snapshot"]:
         return False
     store = _store(arguments)
+    collects = gc.isenabled()
+    gc.disable()  # ten thousand small tuples, none of them in a circle
     try:
-        memory = json.loads(_file(store, arguments).read_text(encoding="utf-8"))
-        root = arguments[memory["root"]]
-        if _fingerprint(root, store, memory["key"], arguments) != memory["fingerprint"]:
+        with open(_file(store, arguments), "rb") as stream:
+            head, text, document, stamps = stream.read().split(b"\0", 3)
+        question, root, key = head.decode().split("\n")
+        if question != _question(store, arguments) or _stamps_of(root, store, key, arguments) != stamps:
             return False
-        sys.stdout.write(memory["json" if "--json" in arguments else "text"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        sys.stdout.write((document if "--json" in arguments else text).decode())
+    except (OSError, ValueError):
         return False  # nothing is remembered, or something is gone: the long way says what
+    finally:
+        if collects:
+            gc.enable()
     return True
 
 
-def remember(arguments: Sequence[str], *, root: str, key: str, text: str, document: dict[str, Any]) -> None:
+def remember(arguments: Sequence[str], *, root: str, key: str, text: str, document: str) -> None:
     """Remember what is to be told.
 
     Args:
@@ -55,25 +62,25 @@ def remember(arguments: Sequence[str], *, root: str, key: str, text: str, docume
         text: For people.
         document: For ``--json``.
     """
-    if root not in arguments or not Path(root).expanduser().is_dir():
+    folder = os.path.expanduser(root)
+    if root not in arguments or not os.path.isdir(folder):
         return
     store = _store(arguments)
-    with contextlib.suppress(OSError):  # a full disk: the next time takes the long way
-        fingerprint = _fingerprint(root, store, key, arguments)
-        if fingerprint is None:
+    path = _file(store, arguments)
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        stamps = _stamps_of(folder, store, key, arguments)
+        if stamps is None:
             return
-        memory = {
-            "root": list(arguments).index(root),
-            "key": key,
-            "fingerprint": fingerprint,
-            "text": text,
-            "json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
-        }
-        path = _file(store, arguments)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(memory), encoding="utf-8")
-        temporary.replace(path)
+        head = "\n".join((_question(store, arguments), folder, key))
+        if "\0" in head + text + document or head.count("\n") > 2:
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, "wb") as stream:
+            stream.write("\0".join((head, text, document, "")).encode() + stamps)
+        os.replace(temporary, path)
+    except (OSError, UnicodeError):
+        return  # a full disk, or a name that is not UTF-8: the next time takes the long way
 
 
 def _store(arguments: Sequence[str]) -> str:
@@ -85,44 +92,42 @@ def _store(arguments: Sequence[str]) -> str:
     return os.environ.get("AUTODL_STORE") or "runs"
 
 
-def _file(store: str, arguments: Sequence[str]) -> Path:
-    words = [word for word in arguments if word != "--json"]
-    name = hashlib.sha256(json.dumps([os.getcwd(), store, words]).encode()).hexdigest()[:16]
-    return Path(store).expanduser() / "cache" / f"told-{name}.json"
+def _question(store: str, arguments: Sequence[str]) -> str:
+    """Everything that the answer depends on beside the files."""
+    return repr((os.getcwd(), store, [word for word in arguments if word != "--json"]))
 
 
-def _fingerprint(root: str, store: str, key: str, arguments: Sequence[str]) -> str | None:
-    """Hash every name and stamp; None where data was written so lately that it could change without a trace."""
-    home = Path(store).expanduser()
-    package = str(Path(__file__).parents[1])
-    data = list(_stamps(str(Path(root).expanduser()), ""))
+def _file(store: str, arguments: Sequence[str]) -> str:
+    name = f"{zlib.crc32(_question(store, arguments).encode('utf-8', 'surrogateescape')):08x}"
+    return os.path.join(os.path.expanduser(store), "cache", f"told-{name}")
+
+
+def _stamps_of(root: str, store: str, key: str, arguments: Sequence[str]) -> bytes | None:
+    """Every name and stamp; None where data was written so lately that it could change without a trace."""
+    home = os.path.expanduser(store)
+    data = _scan(root)
     data += [_row(word, os.stat(word)) for word in arguments if os.path.isfile(word)]
-    if max(max(row[2:4]) for row in data) > time.time_ns() - _RACY_NS:
+    if max(max(row[2], row[3]) for row in data) > time.time_ns() - _RACY_NS:
         return None
     # Files of the store are never written in place: another content is another inode.
-    ours = [
-        row
-        for folder in (package, *(str(home / name) for name in (*_STORE_FOLDERS, key)))
-        for row in _stamps(folder, "")
-    ]
-    return hashlib.sha256(marshal.dumps(data + ours, 2)).hexdigest()
+    ours = [_scan(os.path.join(home, name)) for name in (*_STORE_FOLDERS, key)]
+    return marshal.dumps([data, ours, _scan(_PACKAGE)], 2)
 
 
-def _stamps(folder: str, prefix: str) -> Iterator[tuple[str, int, int, int, int]]:
-    folders = []
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name == "__pycache__":
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-            else:
-                found.append(_row(prefix + entry.name, entry.stat()))
-    yield from sorted(found)
-    for name in sorted(folders):
-        yield prefix + name, 0, 0, 0, 0
-        yield from _stamps(f"{folder}/{name}", f"{prefix}{name}/")
+def _scan(top: str) -> list[tuple[str, int, int, int, int]]:
+    """List the stamps below a folder in the order of the file system, which stays while nothing is touched."""
+    rows = []
+    todo = [top]
+    while todo:
+        folder = todo.pop()
+        rows.append((folder[len(top) :], 0, 0, 0, 0))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    rows.append(_row(entry.name, entry.stat()))
+                elif entry.name != "__pycache__":
+                    todo.append(entry.path)
+    return rows
 
 
 def _row(name: str, stat: os.stat_result) -> tuple[str, int, int, int, int]:

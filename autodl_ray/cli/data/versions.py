@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,12 +108,14 @@ def _snapshot(
     console.result({**told, "new": done.new, "copied": done.added, "copied_bytes": done.added_bytes})
     if not message:  # a message is written down each time
         again = [f"unchanged: version {entry.short}  {_counts(entry.facts)}", *rest[not no_copy :], ""]
+        unchanged = {**told, "new": False, "copied": 0, "copied_bytes": 0}
         remember(
             console.arguments,
             root=path,
             key=entry.key,
             text="\n".join(again),
-            document={**told, "new": False, "copied": 0, "copied_bytes": 0},
+            document=json.dumps({**told, "new": False, "copied": 0, "copied_bytes": 0}, indent=1, ensure_ascii=False)
+            + "\n",
         )
 
 
