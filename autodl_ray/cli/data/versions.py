@@ -114,8 +114,7 @@ def _snapshot(
             root=path,
             key=entry.key,
             text="\n".join(again),
-            document=json.dumps({**told, "new": False, "copied": 0, "copied_bytes": 0}, indent=1, ensure_ascii=False)
-            + "\n",
+            document=json.dumps(unchanged, indent=1, ensure_ascii=False) + "\n",
         )
 
 
