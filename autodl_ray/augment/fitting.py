@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 
@@ -32,7 +30,7 @@ def fit_scene(scene: Scene, *, size: int, fit: Fit, fill: tuple[int, int, int] =
     """
     height, width = scene.image.shape[:2]
     if height == width == size:  # nothing to do, whatever the rule
-        return replace(scene, image=np.ascontiguousarray(scene.image))
+        return scene if scene.image.flags.c_contiguous else scene._replace(image=np.ascontiguousarray(scene.image))
     where = fit_geometry(height, width, size=size, fit=fit)
     image = np.ascontiguousarray(fit_image(scene.image, size=size, fit=fit, fill=fill))
     mask = None if scene.mask is None else _fit_mask(scene.mask, where, size)

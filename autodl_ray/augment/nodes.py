@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -202,7 +202,7 @@ class Blend:
         for share in shares:
             chosen = rng.choices(self.choices, k=rng.randint(*self.depth))
             blended += run_nodes(chosen, plain, rng=rng, target=target).image * np.float32(share * scale)
-        return replace(scene, image=np.clip(blended.round(), 0, 255).astype(np.uint8))
+        return scene._replace(image=np.clip(blended.round(), 0, 255).astype(np.uint8))
 
     def to_document(self) -> dict[str, Any]:
         """A blend is written as the ready policy that it is part of.

@@ -64,18 +64,22 @@ class Warped(Op):
         return around(moved[:, :, :2] / moved[:, :, 2:])
 
 
+_IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
 def around(points: Floats) -> Boxes:
     """Return the (N, 4) smallest upright boxes around (N, K, 2) points."""
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float32)
 
 
 def _warped(pixels: Pixels, warp: Warp, how: int, border: tuple[int, int, int] | None) -> Pixels:
-    if (warp.height, warp.width) == pixels.shape[:2] and np.array_equal(warp.matrix, np.eye(3)):
+    rows = warp.matrix.tolist()  # nine numbers: plain Python is faster than arrays are
+    if rows == _IDENTITY and (warp.height, warp.width) == pixels.shape[:2]:
         return pixels
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    back = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
-    matrix = back @ warp.matrix @ half  # cv2 counts from the middle of the first pixel
-    affine = np.array_equal(warp.matrix[2], (0, 0, 1))
+    affine = rows[2] == _IDENTITY[2]
+    # cv2 counts from the middle of the first pixel: half a pixel there, the map, and half a pixel back.
+    rows = [[a, b, (a + b) / 2 + c] for a, b, c in rows]
+    matrix = np.array([[v - w / 2 for v, w in zip(row, rows[2], strict=True)] for row in rows[:2]] + rows[2:])
     do: Any = cv2.warpAffine if affine else cv2.warpPerspective
     mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
     size = (warp.width, warp.height)

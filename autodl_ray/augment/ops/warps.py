@@ -30,11 +30,9 @@ __all__ = [
 
 def _around_centre(linear: Floats, height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
     """Return the (3, 3) map that is ``linear`` (2, 2) around the picture's centre, then shifted by pixels."""
-    centre = np.array([width / 2, height / 2])
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = centre - linear @ centre + shift
-    return matrix
+    (a, b), (c, d) = linear.tolist()
+    x, y = width / 2, height / 2
+    return np.array([[a, b, x - a * x - b * y + shift[0]], [c, d, y - c * x - d * y + shift[1]], [0.0, 0.0, 1.0]])
 
 
 def _turn(degrees: float) -> Floats:
