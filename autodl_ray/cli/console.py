@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from autodl_ray.runtime.progress import StageProgress
+if TYPE_CHECKING:
+    from autodl_ray.runtime.progress import StageProgress
 
 __all__ = ["Console", "ConsoleProgress", "human_seconds"]
 
