@@ -14,12 +14,14 @@ import pytest
 
 from autodl_ray import tune
 from autodl_ray.data.samples import write_digits
+from autodl_ray.data.stream import StreamSource
 from autodl_ray.errors import ResourceError, SpecError, StageError
 from autodl_ray.runtime.cluster import ClusterInfo
 from autodl_ray.spec import Float, TrainSpec, TuneSpec
 from autodl_ray.tune.journal import read_journal
 from autodl_ray.tune.space import fingerprint
-from tests.tune.driver import EPOCHS, sweep_context, sweep_inputs
+from tests.data.stream.streams import photo_splits
+from tests.tune.driver import EPOCHS, PREPROCESS, sweep_context, sweep_inputs
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +77,19 @@ def test_one_training_with_the_defaults(tmp_path: Path, digits: Path, ray_cluste
     (trial,) = run.trials
     assert (trial.status, trial.epochs, dict(trial.params)) == ("finished", EPOCHS, {})
     assert [row["epoch"] for row in trial.curve] == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_trials_stream_photos_beside_what_they_reserve(
+    tmp_path: Path, digits: Path, ray_cluster: ClusterInfo, num_samples: int
+) -> None:
+    train, val = photo_splits(tmp_path)
+    source = StreamSource.make(train, val, PREPROCESS, seed=0, memory_limit_bytes=0)
+    assert source.is_streamed
+    space = {} if num_samples == 1 else {"lr": Float(low=1e-3, high=1e-2)}
+    inputs = sweep_inputs(digits, num_samples=num_samples, source=source, num_classes=3, param_space=space)
+    run = tune.run(TuneSpec(scheduler="none"), inputs, key="train", context=sweep_context(tmp_path))
+    assert [(trial.status, trial.epochs) for trial in run.trials] == [("finished", EPOCHS)] * num_samples
 
 
 def test_changed_inputs_begin_anew_and_say_so(tmp_path: Path, digits: Path, ray_cluster: ClusterInfo) -> None:

@@ -255,8 +255,11 @@ class RayTasks:
         import ray
 
         if (function, returns) not in self._remotes:
-            # Retried where a machine or a process is lost; a picture that breaks raises nothing.
-            made: Any = ray.remote(num_cpus=_TASK_CPUS, num_returns=returns, max_retries=3)
+            # Retried where a machine or a process is lost; a picture that breaks raises nothing. The strategy is
+            # named so that a trial's tasks run beside its reservation, not in it: there is no room in it.
+            made: Any = ray.remote(
+                num_cpus=_TASK_CPUS, num_returns=returns, max_retries=3, scheduling_strategy="DEFAULT"
+            )
             self._remotes[function, returns] = made(function)
         return self._remotes[function, returns]
 
