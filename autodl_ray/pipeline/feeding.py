@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.data.preview import write_train_batch
-from autodl_ray.data.sampling import class_counts, class_weights, decide_balance, describe_balance
+from autodl_ray.data.sampling import BalanceWay, class_counts, class_weights, decide_balance, describe_balance
 from autodl_ray.data.stream import StreamSource
 from autodl_ray.runtime import Context
 from autodl_ray.seeding import seed_for
@@ -33,22 +33,27 @@ class Balanced:
     """What is done about unequal classes.
 
     Attributes:
-        class_weights: C factors of the loss; None: all count alike.
-        sampled: Rare classes are drawn more often.
+        way: ``none``, ``weights`` or ``sampler``.
+        weights: C factors by class, 1 on average over the training samples; None where nothing is done.
     """
 
-    class_weights: tuple[float, ...] | None
-    sampled: bool
+    way: BalanceWay
+    weights: tuple[float, ...] | None
+
+    @property
+    def loss_weights(self) -> tuple[float, ...] | None:
+        """Factors of the loss of a training: none where rare classes are drawn more often instead."""
+        return self.weights if self.way == "weights" else None
 
 
 def balance(spec: DataSpec, version: DatasetVersion, *, context: Context) -> Balanced:
     """Decide by the training split what ``data.balance`` means, and say so where something is done."""
     counts = class_counts(version.train)
     decided = decide_balance(spec.balance, counts.tolist())
-    if decided.way != "none":
-        context.progress.say(describe_balance(decided, version.classes, counts.tolist()))
-    weights = class_weights(version.train.labels, version.num_classes) if decided.way == "weights" else None
-    return Balanced(None if weights is None else tuple(weights.tolist()), decided.way == "sampler")
+    if decided.way == "none":
+        return Balanced("none", None)
+    context.progress.say(describe_balance(decided, version.classes, counts.tolist()))
+    return Balanced(decided.way, tuple(class_weights(version.train.labels, version.num_classes).tolist()))
 
 
 def open_stream(

@@ -69,7 +69,7 @@ def _fit_quick(run: Run, network: Network, folder: Path) -> LeaderboardRow:
             version.val.labels,
             num_classes=version.num_classes,
             seed=seed_for(run.spec.seed, "head"),
-            class_weights=run.balanced.class_weights,
+            class_weights=run.balanced.weights,
         )
         bar.update(1, 1, note=f"val accuracy {fit.scores['accuracy']:.4f}, {len(fit.rows)} strengths tried")
     size = network.preprocess.size

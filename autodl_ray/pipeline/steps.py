@@ -43,8 +43,8 @@ def search(run: Run, action: Action, *, key: str) -> SweepRun:
         head_init=run.head_init,
         param_space=dict(spec.param_space or run.network.entry.param_space) if action.kind == "sweep" else {},
         dataset_id=run.version.id,
-        class_weights=run.balanced.class_weights,
-        balanced=run.balanced.sampled,
+        class_weights=run.balanced.loss_weights,
+        balanced=run.balanced.way == "sampler",
     )
     _show_batch(run, inputs)
     sweep = tune.run(spec, inputs, key=key, context=run.context)

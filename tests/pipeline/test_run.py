@@ -63,6 +63,7 @@ def test_a_run_ends_with_everything_that_is_promised(unbroken: tuple[Path, dict[
     run = store / "digits"
     bundle = {p.name for p in (run / "bundle").iterdir()}
     assert bundle == {"bundle.json", "manifest.json", "model.onnx", "model.safetensors", "parity.json"}
+    assert (run / "train_batch.png").read_bytes().startswith(b"\x89PNG")
     report = {p.name for p in (run / "report").iterdir()}
     assert report == {"report.json", "report.html", "errors.csv", "predictions.csv", "manifest.json"}
     openings = json.loads((run / "test-openings.json").read_text())
