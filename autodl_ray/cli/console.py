@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Console", "ConsoleProgress", "human_seconds"]
 
 
+_PLAIN_WIDTH = 160
+
+
 def human_seconds(seconds: float) -> str:
     """Write a duration as people do.
 
@@ -57,7 +60,10 @@ class Console:
         self.arguments: tuple[str, ...] = ()  # the words behind autodl
         self._out: IO[str] = _duplicate(1)
         self._err: IO[str] = _duplicate(2)
-        self.rich = RichConsole(file=self._err if json_output else self._out, quiet=json_output, soft_wrap=True)
+        out = self._err if json_output else self._out
+        # A file or a pipe has no width: 80 columns would cut tables that nobody needs cut.
+        width = None if out.isatty() else _PLAIN_WIDTH
+        self.rich = RichConsole(file=out, quiet=json_output, soft_wrap=True, width=width)
         self.error_console = RichConsole(file=self._err, stderr=True, soft_wrap=True, highlight=False)
 
     def log_to(self, path: Path) -> None:
