@@ -178,6 +178,17 @@ class DataSpec(Section):
         0.2, ge=0, lt=1, description="share of unreadable pictures above which the folder is refused"
     )
 
+    @field_validator("path")
+    @classmethod
+    def _no_credentials(cls, path: str) -> str:
+        scheme, separator, rest = path.partition("://")
+        if separator and "@" in rest.split("/", 1)[0]:
+            raise ValueError(
+                f"an address with keys in it would be written down with the run ({scheme}://…); leave them to the "
+                "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            )
+        return path
+
 
 class ModelSpec(Section):
     """Which network, from which weights, at which input size."""

@@ -337,3 +337,10 @@ def test_train_with_validates_again() -> None:
 def test_mode_follows_the_metric() -> None:
     assert parse_spec(LEAST).tune.mode == "max"
     assert parse_spec({**LEAST, "tune": {"metric": "loss"}}).tune.mode == "min"
+
+
+def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(SpecError, match="leave them to the environment") as caught:
+        parse_spec({"data": {"path": "s3://mykey:mysecret@bucket/photos"}})
+    assert "mysecret" not in str(caught.value)
+    assert parse_spec({"data": {"path": "s3://bucket/a@b.zip"}}).data.path == "s3://bucket/a@b.zip"

@@ -181,6 +181,7 @@ def _checked(
     seed: int,
     store: str | None,
 ) -> _Checked:
+    from autodl_ray.data.addresses import hidden
     from autodl_ray.data.cleaning.inspect import inspect
     from autodl_ray.data.cleaning.subject import Subject
     from autodl_ray.data.facts.reading import read_facts
@@ -191,7 +192,7 @@ def _checked(
     listing, version, name = _listing(path, format=format, around=around)
     facts = read_facts(listing, context=around)
     subject = Subject(listing, facts, _divided(listing, splits))
-    report = inspect(subject, source=path, context=around, fast=fast, version=version)
+    report = inspect(subject, source=hidden(path), context=around, fast=fast, version=version)
     return _Checked(subject, report, around, version, name)
 
 

@@ -158,9 +158,10 @@ def _push(
 
         autodl data push latest /mnt/disk/data
     """
+    from autodl_ray.data.addresses import hidden
     from autodl_ray.data.versions import Refs
     from autodl_ray.data.versions.push import push
-    from autodl_ray.data.versions.remote import Remote, hidden
+    from autodl_ray.data.versions.remote import Remote
 
     console: Console = context.obj
     place = open_store(store)

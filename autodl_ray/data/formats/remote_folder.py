@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from autodl_ray.data.addresses import hidden
 from autodl_ray.errors import DatasetError, StoreError
 
 __all__ = ["Fetched", "fetch_folder", "is_remote"]
@@ -90,13 +90,8 @@ def fetch_folder(
             parent.mkdir(parents=True, exist_ok=True)
         _fetch_all(files, wanted, folder, threads, done)
     except OSError as error:
-        raise StoreError("A remote folder cannot be fetched.", seen=f"{_shown(uri)}: {error}") from error
+        raise StoreError("A remote folder cannot be fetched.", seen=f"{hidden(uri)}: {error}") from error
     return Fetched(folder, len(objects), len(wanted), sum(one.size for one in wanted), removed)
-
-
-def _shown(uri: str) -> str:
-    """Leave out keys that an address may carry."""
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _connect(uri: str) -> tuple[Any, str]:
@@ -108,7 +103,7 @@ def _connect(uri: str) -> tuple[Any, str]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError(
             "The address of a remote folder is not usable.",
-            seen=f"{_shown(uri)}: {error}",
+            seen=f"{hidden(uri)}: {error}",
             accepted="s3://bucket/prefix, with ?endpoint_override=HOST&scheme=https for other stores; "
             "cos://bucket-appid/prefix?region=REGION",
         ) from error
@@ -158,7 +153,7 @@ def _list(uri: str, files: Any, base: str) -> list[_Object]:
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(
             "The remote folder cannot be listed.",
-            seen=f"{_shown(uri)}: {error}",
+            seen=f"{hidden(uri)}: {error}",
             hint="check bucket, keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and endpoint",
         ) from error
     objects = [
@@ -167,7 +162,7 @@ def _list(uri: str, files: Any, base: str) -> list[_Object]:
         if info.type == fs.FileType.File
     ]
     if not objects:
-        raise DatasetError("The remote folder holds no files.", seen=_shown(uri))
+        raise DatasetError("The remote folder holds no files.", seen=hidden(uri))
     if len(objects) > _MOST_FILES:
         raise DatasetError("The remote folder holds too many files.", seen=len(objects), accepted=f"{_MOST_FILES:,}")
     _check_names(uri, objects)
@@ -180,12 +175,12 @@ def _check_names(uri: str, objects: Iterable[_Object]) -> None:
     for name in names:
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
-            raise DatasetError("A remote file has a name that cannot be a file here.", seen=f"{_shown(uri)}: {name!a}")
+            raise DatasetError("A remote file has a name that cannot be a file here.", seen=f"{hidden(uri)}: {name!a}")
         for end in range(1, len(parts)):
             if "/".join(parts[:end]) in names:
                 raise DatasetError(
                     "A remote name is a file and a folder.",
-                    seen=f"{_shown(uri)}: {'/'.join(parts[:end])}",
+                    seen=f"{hidden(uri)}: {'/'.join(parts[:end])}",
                     hint="rename it",
                 )
 

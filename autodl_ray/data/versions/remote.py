@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,23 +16,17 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from autodl_ray.artifacts import write_atomic
+from autodl_ray.data.addresses import hidden
 from autodl_ray.data.objects import Blob, PackIndex, places_of
 from autodl_ray.data.objects.pack import INDEX_SUFFIX, PACK_SUFFIX, parse_pack_index
 from autodl_ray.errors import StoreError
 
-__all__ = ["PACKS", "THREADS", "Remote", "hidden", "in_order", "remote_places"]
+__all__ = ["PACKS", "THREADS", "Remote", "in_order", "remote_places"]
 
 PACKS = "objects/packs"
 THREADS = 16
-_USER = re.compile(r"(?<=://)[^/@?]*@")
-_SECRET = re.compile(r"((?:secret_key|access_key|session_token)=)[^&]*")
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def hidden(address: str) -> str:
-    """Return an address without its credentials, for messages."""
-    return _SECRET.sub(r"\1…", _USER.sub("…@", address))
 
 
 def _with_short_writes(address: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.artifacts import Artifact
+from autodl_ray.data.addresses import hidden
 from autodl_ray.data.facts.reading import PictureFacts, read_facts, read_pictures
 from autodl_ray.data.objects import PackWriter, disk_errors, writing_packs
 from autodl_ray.data.records import Listing
@@ -216,7 +217,7 @@ def _keep(
         name=name,
         parent=parent or refs.parent_of(name, version),
         message=message,
-        source="" if Path(source).is_absolute() else source,
+        source="" if Path(source).is_absolute() else hidden(source),
         copied=packs is not None,
         facts=_facts(artifact),
     )
