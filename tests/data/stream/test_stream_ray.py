@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,13 @@ def test_a_killed_task_is_done_again(tmp_path: Path) -> None:
     rows: list[list[int]] = []
     for epoch in source.train_epochs(start=0, stop=20, batch_size=16, augment=AugmentPolicy.parse("light")):
         rows.append([int(i) for batch in epoch for i in batch.ids])
-        tasks = [p for p in psutil.Process().children(recursive=True) if p.name() == "ray::_run"]
-        for process in tasks[:1] if len(killed) < 2 else ():
-            process.kill()
-            killed.append(process.pid)
+        for process in psutil.Process().children(recursive=True):
+            if len(killed) == 2:
+                break
+            with suppress(psutil.NoSuchProcess):  # it ended since the list was made
+                if process.name() == "ray::_run":
+                    process.kill()
+                    killed.append(process.pid)
     assert killed
     assert rows == [[i for i, _, _ in epoch] for epoch in expected]
 
