@@ -28,6 +28,11 @@ bench: setup
 	$(BIN)/python tests/benchmarks/sweep_overhead.py
 	$(BIN)/python tests/benchmarks/finetune_throughput.py
 	$(BIN)/python tests/benchmarks/serve_overhead.py
+	$(BIN)/python -m tests.benchmarks.stream_throughput jobs/samples/photos
+	$(BIN)/python -m tests.benchmarks.stream_memory
+	$(BIN)/python -m tests.benchmarks.snapshot
+	$(BIN)/python -m tests.benchmarks.remote_transfer
+	$(BIN)/python -m tests.benchmarks.balance
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
