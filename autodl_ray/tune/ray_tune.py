@@ -151,6 +151,7 @@ def _fetch(reference: ray.ObjectRef[TrialJob]) -> TrialJob:
 
 def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
     """What Tune runs in the trial's process."""
+    _end_quietly()
     job, call = _fetch(shared[0]), config["call"]
     try:
         job.train(call, report=_report, should_stop=job.stop.is_set, deadline=job.deadline)
@@ -158,6 +159,22 @@ def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
         traceback.print_exc()
         sys.stderr.flush()
         _report({"failed": _short(error), "traceback": traceback.format_exc()})
+
+
+def _end_quietly() -> None:
+    """Keep the end of this process out of the driver's output.
+
+    Ray ends trial processes by SIGTERM; where the SystemExit of its handler falls into a callback of the garbage
+    collector, Python prints it as an ignored exception (seen once in some hundred sweeps).
+    """
+    before = sys.unraisablehook
+    if getattr(before, "__name__", "") != "_without_exits":
+
+        def _without_exits(unraisable: Any) -> None:
+            if not isinstance(unraisable.exc_value, SystemExit):
+                before(unraisable)
+
+        sys.unraisablehook = _without_exits
 
 
 def _report(row: Mapping[str, Any]) -> None:
