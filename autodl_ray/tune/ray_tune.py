@@ -145,13 +145,13 @@ def _request(plan: ResourcePlan) -> dict[str, float]:
 @functools.lru_cache(maxsize=1)
 def _fetch(reference: ray.ObjectRef[TrialJob]) -> TrialJob:
     """Fetch the job once a process, so that what it keeps (decoded arrays, opened streams) serves every trial."""
+    _end_quietly()
     job: TrialJob = ray.get(reference)
     return job
 
 
 def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
     """What Tune runs in the trial's process."""
-    _end_quietly()
     job, call = _fetch(shared[0]), config["call"]
     try:
         job.train(call, report=_report, should_stop=job.stop.is_set, deadline=job.deadline)
@@ -165,16 +165,15 @@ def _end_quietly() -> None:
     """Keep the end of this process out of the driver's output.
 
     Ray ends trial processes by SIGTERM; where the SystemExit of its handler falls into a callback of the garbage
-    collector, Python prints it as an ignored exception (seen once in some hundred sweeps).
+    collector, Python prints it as an ignored exception (seen once).
     """
     before = sys.unraisablehook
-    if getattr(before, "__name__", "") != "_without_exits":
 
-        def _without_exits(unraisable: Any) -> None:
-            if not isinstance(unraisable.exc_value, SystemExit):
-                before(unraisable)
+    def without_exits(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, SystemExit):
+            before(unraisable)
 
-        sys.unraisablehook = _without_exits
+    sys.unraisablehook = without_exits
 
 
 def _report(row: Mapping[str, Any]) -> None:
