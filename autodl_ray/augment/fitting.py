@@ -6,13 +6,11 @@ import cv2
 import numpy as np
 
 from autodl_ray.augment.op import Boxes, Mask
+from autodl_ray.augment.ops.fields import UNKNOWN
 from autodl_ray.augment.scene import Scene, cut_boxes
 from autodl_ray.images import Fit, Geometry, fit_geometry, fit_image
 
-__all__ = ["UNKNOWN", "fit_scene"]
-
-UNKNOWN = 255
-"""Of a mask: nothing is known of this pixel (it lies outside the picture)."""
+__all__ = ["fit_scene"]
 
 
 def fit_scene(scene: Scene, *, size: int, fit: Fit, fill: tuple[int, int, int] = (128, 128, 128)) -> Scene:

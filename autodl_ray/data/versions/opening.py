@@ -29,11 +29,14 @@ def open_version(ref: str, *, store: Store) -> DatasetVersion:
         DatasetError: There is no such version, or its pictures were not copied.
         StoreError: A picture is missing from the packs.
     """
-    entry = Refs(store).resolve(ref)
-    artifact = artifact_of(entry, store=store)
-    packs = Packs(store)
-    rows = rows_in_packs(rows_of(artifact), entry=entry, packs=packs)
+    artifact, packs, rows = _located(ref, store)
     return make_version(artifact, packs.folder, rows)
+
+
+def _located(ref: str, store: Store) -> tuple[Artifact, Packs, list[IndexRow]]:
+    entry = Refs(store).resolve(ref)
+    artifact, packs = artifact_of(entry, store=store), Packs(store)
+    return artifact, packs, rows_in_packs(rows_of(artifact), entry=entry, packs=packs)
 
 
 def open_listing(ref: str, *, store: Store) -> Listing:
@@ -43,10 +46,7 @@ def open_listing(ref: str, *, store: Store) -> Listing:
         DatasetError: There is no such version, or its pictures were not copied.
         StoreError: A picture is missing from the packs.
     """
-    entry = Refs(store).resolve(ref)
-    artifact = artifact_of(entry, store=store)
-    packs = Packs(store)
-    rows = rows_in_packs(rows_of(artifact), entry=entry, packs=packs)
+    artifact, packs, rows = _located(ref, store)
     stamps = _stamps(rows, packs)
     records = [
         Record(row.path, row.label, row.boxes, row.split, row.group, row.where, stamps[row.where.file])
