@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:  # an unknown verb or option, a missing value
-        console.error(f"{error}\n  next: autodl --help")
+        console.error(f"{error.format_message()}\n  next: autodl --help")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         console.error("stopped")
