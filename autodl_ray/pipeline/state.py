@@ -88,7 +88,7 @@ class Run:
 
     def best(self) -> Contender:
         """Return the contender with the best validation metric (ties: the cheaper one)."""
-        metric = self.spec.tune.metric
+        metric: str = self.spec.tune.score
         if metric == "loss":
             metric = "accuracy"
         return max(self.contenders, key=lambda c: (round(getattr(c.row, metric), 6), -c.row.seconds))

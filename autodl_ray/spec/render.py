@@ -40,7 +40,7 @@ def _section(section: BaseModel, depth: int) -> list[str]:
             doc = (type(value).__doc__ or "").strip().splitlines()[0]
             rows += ["", f"{pad}# {doc}"] if depth == 0 else [f"{pad}# {doc}"]
             rows += [f"{pad}{name}:", *_section(value, depth + 1)]
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             rows.append(f"{pad}{name}:")
             rows += [f"{pad}  {k}: {_inline(v)}" for k, v in value.items()]
         else:
@@ -51,7 +51,7 @@ def _section(section: BaseModel, depth: int) -> list[str]:
 
 def _inline(value: Any) -> str:
     if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
+        value = {k: v for k, v in value.model_dump(mode="json").items() if v != {}}
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from autodl_ray.errors import near_names
+from autodl_ray.spec.domains import Choice, Domain, Float, Int
+from autodl_ray.spec.search import TuneSpec
+from autodl_ray.spec.training import AUGMENTS, TrainSpec
+from autodl_ray.spec.values import Bytes, Seconds, Section, parse_seconds, yaml_word
 
 __all__ = [
     "AUGMENTS",
@@ -31,6 +21,7 @@ __all__ = [
     "ExportSpec",
     "Float",
     "Int",
+    "LogSpec",
     "ModelSpec",
     "Seconds",
     "ServeSpec",
@@ -40,95 +31,7 @@ __all__ = [
     "parse_seconds",
 ]
 
-AUGMENTS = ("auto", "none", "light", "strong", "tiny", "auto_augment", "rand_augment", "trivial_augment", "augmix")
-"""Words for ``train.augment``; anything else is the path of a policy file."""
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_seconds(value: object) -> object:
-    """Read ``90``, ``"90s"``, ``"10m"``, ``"1h30m"`` as seconds; anything else is left for the validator.
-
-    Example:
-        >>> parse_seconds("1h30m")
-        5400.0
-    """
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a duration; write 90s, 10m or 1h30m")
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower().replace(" ", "")
-    if re.fullmatch(r"\d+(\.\d+)?(e\d+)?", text):  # YAML reads 1e3 as text
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if parts and "".join(n + u for n, u in parts) == text:
-        return sum(float(n) * _UNITS[u] for n, u in parts)
-    raise ValueError(f"{value!r} is not a duration; write 90s, 10m or 1h30m")
-
-
-def _yaml_word(value: object) -> object:
-    """Give back the words that YAML took for something else: ``off`` (False) and ``32`` (a number)."""
-    if value is False:
-        return "off"
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
-Epochs = Annotated[int, Field(ge=1)] | Literal["auto"]
-
-
 DataFormat = Literal["auto", "imagefolder", "table", "voc", "coco", "yolo", "idx", "webdataset"]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys, numbers finite."""
-
-    # validate_default: a default of 4 and a written 4 are the same number, and so the same digest
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-
-class Float(Section):
-    """A number between ``low`` and ``high``, drawn evenly or (``log``) evenly by order of magnitude."""
-
-    type: Literal["float"] = "float"
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Float:
-        if not self.low < self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range starts above 0, got {self.low}")
-        return self
-
-
-class Int(Section):
-    """A whole number between ``low`` and ``high``, both included."""
-
-    type: Literal["int"] = "int"
-    low: int
-    high: int
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Int:
-        if not self.low < self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range starts above 0, got {self.low}")
-        return self
-
-
-class Choice(Section):
-    """One of several values."""
-
-    type: Literal["choice"] = "choice"
-    values: tuple[str | int | float | bool, ...] = Field(min_length=1)
-
-
-Domain = Annotated[Float | Int | Choice, Field(discriminator="type")]
 
 
 class SplitSpec(Section):
@@ -194,7 +97,9 @@ class ModelSpec(Section):
     """Which network, from which weights, at which input size."""
 
     name: str = Field(
-        "auto", description="auto, or a name of the zoo: see `autodl models` (auto: small_cnn up to 64 px)"
+        "auto",
+        description="auto, a name of the zoo (see `autodl models`), or package.module:function of your own that "
+        "makes a backbone",
     )
     weights: str = Field(
         "auto",
@@ -213,94 +118,16 @@ class ModelSpec(Section):
         return self
 
 
-class TrainSpec(Section):
-    """The defaults of a training run: trial 0 of every sweep."""
+class LogSpec(Section):
+    """Where the live metrics of a training go, beside the run's own files."""
 
-    epochs: Epochs = Field("auto", description="passes over the training split (auto: what fits)")
-    batch_size: int = Field(32, ge=1, le=4096, description="samples a step, over all workers")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: PositiveFloat | Literal["auto"] = Field(
-        "auto", description="peak learning rate of the backbone (auto: the model's own, see `autodl models`)"
+    tensorboard: bool = Field(True, description="event files in the run's folder (`tensorboard --logdir`)")
+    mlflow: str | None = Field(
+        None, description="tracking URI of MLflow, e.g. file:mlruns or http://host:5000 (needs the extra mlflow)"
     )
-    head_lr_factor: PositiveFloat | Literal["auto"] = Field("auto", description="the head learns this much faster")
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    dropout: float = Field(0.2, ge=0, lt=1, description="before the head")
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="moving average of the weights, 0 = off")
-    augment: str = Field(
-        "auto",
-        description="auto, none, light, strong, tiny, auto_augment, rand_augment, trivial_augment, augmix, or the "
-        "path of a policy in YAML (see jobs/augment.yaml)",
+    every_steps: PositiveInt | Literal["auto"] = Field(
+        "auto", description="a row of step metrics every so many steps (auto: about one a second)"
     )
-    augment_magnitude: float = Field(
-        0.5, ge=0, le=1, description="strength of a ready policy: 0 = none of it, 0.5 = as written, 1 = twice"
-    )
-    mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (0.2 is common), 0 = off")
-    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix (1.0 is common), 0 = off")
-    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(_yaml_word)] = Field(
-        "auto", description="auto: bf16 where two timed steps show it is faster"
-    )
-    num_workers: int = Field(1, ge=1, le=64, description="training workers of one run (more than 1: DDP)")
-    cpus_per_worker: PositiveFloat | Literal["auto"] = Field("auto", description="auto: what the machine shares out")
-    gpus_per_worker: NonNegativeFloat | Literal["auto"] = Field(
-        "auto", description="auto: 1 where there is one, else 0"
-    )
-
-    @field_validator("augment")
-    @classmethod
-    def _word_or_path(cls, value: str) -> str:
-        if value in AUGMENTS or any(mark in value for mark in "./\\"):
-            return value
-        near = near_names(value, AUGMENTS) or f"known: {', '.join(AUGMENTS)}"
-        raise ValueError(f"{value!r} is neither a ready policy nor the path of a YAML file; {near}")
-
-
-def _misfits(key: str, domain: Float | Int | Choice) -> list[str]:
-    """Say what keeps the values of ``domain`` from being values of the field ``key`` of train."""
-    known = [k for k in TrainSpec.model_fields if k not in ("num_workers", "cpus_per_worker", "gpus_per_worker")]
-    if key not in known:
-        return [f"{key} is no field of train; {near_names(key, known) or 'known: ' + ', '.join(known)}"]
-    values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
-    wrong = []
-    for value in values:
-        try:
-            TrainSpec.model_validate({key: value})
-        except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            wrong.append(f"{key}: {message[:1].lower()}{message[1:]}, got {value!r}")
-    return wrong
-
-
-class TuneSpec(Section):
-    """The sweep: which values are tried, how they are proposed, and when a trial is stopped."""
-
-    num_samples: NonNegativeInt | Literal["auto"] = Field(
-        "auto", description="trials (auto: what the budget holds; 0: none)"
-    )
-    search: Literal["tpe", "random"] = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
-    epochs: Epochs = Field("auto", description="most epochs of one trial")
-    grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
-    reduction_factor: int = Field(3, ge=2, le=10, description="of the trials at a rung, 1 in this many goes on")
-    metric: Literal["accuracy", "macro_f1", "loss"] = Field("accuracy", description="on the validation split")
-    max_concurrent_trials: PositiveInt | Literal["auto"] = "auto"
-    param_space: dict[str, Domain] | None = Field(
-        None, description="fields of train and their ranges (null: the model's own, see `autodl models`)"
-    )
-
-    @field_validator("param_space")
-    @classmethod
-    def _fits_train(cls, space: dict[str, Domain] | None) -> dict[str, Domain] | None:
-        wrong = [reason for key, domain in (space or {}).items() for reason in _misfits(key, domain)]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return space
-
-    @property
-    def mode(self) -> Literal["min", "max"]:
-        """Whether the metric is to fall or to rise."""
-        return "min" if self.metric == "loss" else "max"
 
 
 class EvaluateSpec(Section):
@@ -314,7 +141,7 @@ class EvaluateSpec(Section):
 class ExportSpec(Section):
     """What is delivered, and what INT8 has to show before it is."""
 
-    int8: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_word)] = Field(
+    int8: Annotated[Literal["auto", "off"], BeforeValidator(yaml_word)] = Field(
         "auto", description="auto: made, measured, and kept where it is better"
     )
     max_drop: float = Field(0.005, ge=0, le=0.2, description="largest accepted loss of validation accuracy")
@@ -353,10 +180,13 @@ class ExperimentSpec(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32)
     budget_s: Seconds = Field(600.0, description="wall-clock for everything, e.g. 90s, 10m, 1h30m")
+    repeat: int = Field(1, ge=1, le=20, description="the final training is done with so many seeds, for an interval")
+    disk_limit: Bytes | None = Field(None, description="most that the run and Ray's temporary files may take, e.g. 2GB")
     data: DataSpec
     model: ModelSpec = ModelSpec()
     train: TrainSpec = TrainSpec()
     tune: TuneSpec = TuneSpec()
+    log: LogSpec = LogSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     export: ExportSpec = ExportSpec()
     serve: ServeSpec = ServeSpec()

@@ -72,7 +72,7 @@ class FitConfig:
     augment_magnitude: float = 0.5
     mixup: float = 0.0
     cutmix: float = 0.0
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
     seed: int = 0
     train_image_size: int | None = None
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
@@ -142,7 +142,7 @@ def resolve(
         preprocess=preprocess,
         weights=weights,
         epochs=epochs,
-        batch_size=train.batch_size,
+        batch_size=32 if train.batch_size == "auto" else train.batch_size,
         optimizer=train.optimizer,
         lr=_peak_lr(entry, weights) if train.lr == "auto" else train.lr,
         head_lr_factor=entry.head_lr_factor if train.head_lr_factor == "auto" else train.head_lr_factor,

@@ -16,7 +16,7 @@ from autodl_ray.train.threads import torch_threads
 
 __all__ = ["Precision", "autocast", "faster_precision", "step_seconds"]
 
-Precision = Literal["32", "bf16"]
+Precision = Literal["32", "bf16", "16"]
 
 _WORTH_TIMING_PX = 64  # below this a step is bound by calls, and bf16 casts only add some
 _SAMPLES = 4

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autodl_ray.spec.sections import Domain
+from autodl_ray.tune.contracts import Proposer
 from autodl_ray.tune.journal import Journal
-from autodl_ray.tune.proposers import Proposer, propose_distinct
+from autodl_ray.tune.proposers import propose_distinct
 from autodl_ray.tune.space import fingerprint
 from autodl_ray.tune.state import SweepState, TrialState
 

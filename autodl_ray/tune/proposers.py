@@ -5,50 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from autodl_ray.seeding import rng_for, seed_for
 from autodl_ray.spec.sections import Choice, Domain, Float
+from autodl_ray.tune.contracts import Observed, Proposer
 from autodl_ray.tune.space import contains, draw, fingerprint, num_settings
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["PROPOSERS", "Observed", "Proposer", "RandomProposer", "TPEProposer", "propose_distinct"]
+__all__ = ["PROPOSERS", "RandomProposer", "TPEProposer", "propose_distinct"]
 
 _REDRAWS = 50
 _STARTUP_TRIALS = 8
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a proposer knows of one trial.
-
-    Attributes:
-        params: Its settings.
-        status: ``running``, ``finished``, ``stopped`` (by the scheduler or the clock), or ``failed``.
-        values: (epoch, metric) of each report, ascending.
-        value: The best of them; None before the first report.
-    """
-
-    params: Mapping[str, Any]
-    status: Literal["running", "finished", "stopped", "failed"]
-    values: tuple[tuple[int, float], ...]
-    value: float | None
-
-
-class Proposer(Protocol):
-    """Proposes settings; keeps nothing, so that a sweep that is resumed goes on as if it had not been stopped."""
-
-    def propose(self, number: int, attempt: int, history: Sequence[Observed]) -> dict[str, Any]:
-        """Return the settings of trial ``number``; another ``attempt`` gives another draw.
-
-        Args:
-            number: Of the trial, from 0.
-            attempt: 0, or more when an earlier draw was known already.
-            history: The trials so far, in the order in which they were proposed.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +86,7 @@ def propose_distinct(
         return None
     for attempt in range(_REDRAWS):
         params = proposer.propose(number, attempt, history)
-        if fingerprint(params) not in seen:
+        if params is None or fingerprint(params) not in seen:
             return params
     return _first_unseen(space, seen)
 
@@ -159,6 +129,7 @@ def _told(
         "running": TrialState.RUNNING,
         "finished": TrialState.COMPLETE,
         "stopped": TrialState.PRUNED,
+        "paused": TrialState.PRUNED,
         "failed": TrialState.FAIL,
     }[observed.status]
     if observed.value is None and state in (TrialState.COMPLETE, TrialState.PRUNED):

@@ -116,7 +116,7 @@ class _Sweep:
         if not events:
             return
         rows = difference(events[0].get("identity", {}), self.identity)
-        trials = SweepState(self.spec.metric, self.spec.mode, None).fold(events[1:]).trials.values()
+        trials = SweepState(self.spec.score, self.spec.mode, None).fold(events[1:]).trials.values()
         if rows:
             self.context.progress.say(f"{self.key}: begun anew, its inputs changed ({'; '.join(rows)})")
         elif not trials or any(t.status not in ("failed", "lost") for t in trials):
@@ -129,7 +129,7 @@ class _Sweep:
         if not events:
             with Journal(self.workspace.journal) as journal:
                 journal.append({"event": "begun", "version": JOURNAL_VERSION, "identity": self.identity})
-        return SweepState(self.spec.metric, self.spec.mode, self._halving()).fold(events)
+        return SweepState(self.spec.score, self.spec.mode, self._halving()).fold(events)
 
     def _halving(self) -> Halving | None:
         if self.spec.scheduler == "none" or self.kind == "training":
@@ -138,7 +138,7 @@ class _Sweep:
 
     def engine(self, state: SweepState, journal: Journal) -> Engine:
         inputs = self.inputs
-        propose = PROPOSERS[self.spec.search]
+        propose = PROPOSERS[{"auto": "tpe"}.get(self.spec.search, self.spec.search)]
         engine = Engine(
             state,
             journal,
@@ -187,7 +187,7 @@ class _Sweep:
             weights=self.inputs.weights,
             epochs=self.inputs.epochs,
             seed=seed_for(self.context.seed, "fit"),
-            metric=self.spec.metric,
+            metric=self.spec.score,
             class_weights=self.inputs.class_weights,
             balanced=self.inputs.balanced,
         )
@@ -248,7 +248,7 @@ class _Sweep:
             inputs={"dataset": self.inputs.dataset_id} if self.inputs.dataset_id else {},
             seed=self.context.seed,
             meta={
-                "metric": self.spec.metric,
+                "metric": self.spec.score,
                 "mode": self.spec.mode,
                 "num_samples": self.inputs.num_samples,
                 "exhausted": engine.exhausted,
@@ -258,7 +258,7 @@ class _Sweep:
         ) as writer:
             rows = [{**dataclasses.asdict(r), "weights": None} for r in records]
             write_atomic(writer.path / "trials.json", json.dumps(rows, indent=1, default=str) + "\n")
-            board = leaderboard(records, metric=self.spec.metric, mode=self.spec.mode)
+            board = leaderboard(records, metric=self.spec.score, mode=self.spec.mode)
             write_atomic(writer.path / "leaderboard.json", json.dumps(board, indent=1, default=str) + "\n")
             if best is not None and best.weights is not None:
                 shutil.copyfile(best.weights, writer.path / WEIGHTS)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autodl_ray.tune.contracts import Observed
 from autodl_ray.tune.halving import Halving
-from autodl_ray.tune.proposers import Observed
 
 __all__ = ["SweepState", "TrialState", "trial_id"]
 
@@ -129,4 +129,4 @@ class SweepState:
         rows = ((int(r["epoch"]), float(r.get(self.metric, math.nan))) for r in trial.curve)
         values = tuple((e, v) for e, v in rows if not math.isnan(v))
         status = "failed" if trial.status == "lost" else trial.status
-        return Observed(trial.params, status, values, self.value(trial))
+        return Observed(trial.number, trial.params, status, values, self.value(trial))

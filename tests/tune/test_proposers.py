@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from autodl_ray.spec import Choice, Domain, Float, Int
-from autodl_ray.tune.proposers import PROPOSERS, Observed, propose_distinct
+from autodl_ray.tune.contracts import Observed
+from autodl_ray.tune.proposers import PROPOSERS, propose_distinct
 from autodl_ray.tune.space import contains, fingerprint, num_settings
 
 SPACES: dict[str, dict[str, Domain]] = {
@@ -34,7 +35,7 @@ def proposals(search: str, space: Mapping[str, Domain], *, n: int, seed: int = 0
         value = -sum(v % 97 / 97 for v in params.values() if isinstance(v, int))
         value -= sum(v for v in params.values() if isinstance(v, float))
         status = "failed" if number % 7 == 6 else "stopped" if number % 3 == 2 else "finished"
-        history.append(Observed(params, status, ((1, value - 0.1), (2, value)), value))
+        history.append(Observed(len(history), params, status, ((1, value - 0.1), (2, value)), value))
     return history
 
 
@@ -72,8 +73,8 @@ class TestConformance:
     def test_defaults_outside_the_ranges_and_running_trials_are_bearable(self, search: str) -> None:
         space = SPACES["mixed"]
         history = proposals(search, space, n=12)
-        odd = Observed({"lr": 7.0, "batch_size": 3, "augment": "auto"}, "finished", ((1, 0.5),), 0.5)
-        running = Observed(history[0].params, "running", (), None)
+        odd = Observed(0, {"lr": 7.0, "batch_size": 3, "augment": "auto"}, "finished", ((1, 0.5),), 0.5)
+        running = Observed(1, history[0].params, "running", (), None)
         params = propose_distinct(PROPOSERS[search](space, "max", 0), space, 14, [odd, *history, running])
         assert params is not None
         assert all(contains(space[name], value) for name, value in params.items())
@@ -86,7 +87,7 @@ def test_tpe_finds_the_good_end_of_a_range() -> None:
         params = propose_distinct(PROPOSERS["tpe"](space, "min", 0), space, number, history)
         assert params is not None
         loss = abs(params["lr"] - 1e-3)
-        history.append(Observed(params, "finished", ((1, loss),), loss))
+        history.append(Observed(len(history), params, "finished", ((1, loss),), loss))
     late = [float(o.params["lr"]) for o in history[20:]]
     assert sorted(late)[len(late) // 2] < 5e-2
     assert min(o.value or 1.0 for o in history) < 5e-4
