@@ -18,6 +18,7 @@ from autodl_ray.errors import StoreError
 from autodl_ray.pipeline.planner import Action
 from autodl_ray.pipeline.policies import policy_files
 from autodl_ray.spec import ExperimentSpec, difference
+from autodl_ray.spec.training import UNSEARCHED
 
 __all__ = ["RunRecord", "identity_digest"]
 
@@ -44,6 +45,11 @@ class RunRecord:
         return float(self._data.get("spent_s", 0.0))
 
     @property
+    def counted_s(self) -> float:
+        """Seconds that count against the budget: those since trials, epochs or repeats were added to a finished run."""
+        return self.spent_s - float(self._data.get("spent_before_s", 0.0))
+
+    @property
     def is_done(self) -> bool:
         """Whether the run came to its end."""
         return self._data.get("status") == "done"
@@ -56,7 +62,8 @@ class RunRecord:
     def begin(self, spec: ExperimentSpec, dataset_id: str) -> None:
         """Write down what is run; refuse another spec or other data under the same name.
 
-        The budget may differ: it says how long, not what.
+        What only says how much may differ: the budget, and how many trials, epochs and repeats. More of a finished run
+        goes on with it; where trials, epochs or repeats were added, the budget is given for them anew.
 
         Raises:
             StoreError: The name belongs to a run with another spec, other data or another policy in a policy file;
@@ -78,8 +85,12 @@ class RunRecord:
                     seen=str(self._file.parent),
                     hint="give it another name with --name, or run the earlier line again to resume it",
                 )
-            if wanted["budget_s"] > self._data["spec"]["budget_s"]:
-                status = "running"  # more time was given: go on
+            before_amounts, amounts = _amounts(self._data["spec"]), _amounts(wanted)
+            if any(amounts[name] > before_amounts[name] for name in amounts):
+                if self.is_done and amounts["budget_s"] <= before_amounts["budget_s"]:
+                    self._data["spent_before_s"] = self.spent_s
+                status = "running"
+                self._data["decisions"] = [_enlarged(d, wanted) for d in self._data.get("decisions", [])]
         if self._data.get("spec") != wanted or self._data.get("status") != status:
             self._save(spec=wanted, dataset=dataset_id, status=status, **({"policies": policies} if policies else {}))
 
@@ -169,7 +180,31 @@ def identity_digest(spec: ExperimentSpec, dataset_id: str) -> str:
 
 
 def _identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a spec this spec: not its name, its budget or how the model is served."""
-    left_out = ("name", "budget_s", "serve")
+    """Return what makes a spec this spec: not its name, how much is done, how fast, or where it is told of."""
+    left_out = ("name", "budget_s", "serve", "log", "repeat", "disk_limit")
     kept = {k: v for k, v in spec.items() if k not in left_out}
-    return {**kept, "data": {**kept["data"], "path": Path(kept["data"]["path"]).name}}
+    kept["data"] = {**kept["data"], "path": Path(kept["data"]["path"]).name}
+    kept["train"] = {k: v for k, v in kept["train"].items() if k not in (*UNSEARCHED, "epochs")}
+    kept["tune"] = {k: v for k, v in kept["tune"].items() if k not in ("num_samples", "max_concurrent_trials")}
+    return kept
+
+
+def _amounts(spec: dict[str, Any]) -> dict[str, float]:
+    """Return what says how much is done; ``auto`` is less than any number."""
+    found = {
+        "budget_s": spec["budget_s"],
+        "num_samples": spec["tune"]["num_samples"],
+        "epochs": spec["train"]["epochs"],
+        "repeat": spec.get("repeat", 1),
+    }
+    return {name: -1.0 if value == "auto" else float(value) for name, value in found.items()}
+
+
+def _enlarged(decision: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a decision of an earlier attempt with the trials or epochs that are wanted now."""
+    samples, epochs = spec["tune"]["num_samples"], spec["train"]["epochs"]
+    if decision["kind"] == "sweep" and samples != "auto" and samples > decision["num_samples"]:
+        return {**decision, "num_samples": samples}
+    if decision["kind"] == "train" and epochs != "auto" and epochs > decision["epochs"]:
+        return {**decision, "epochs": epochs}
+    return decision

@@ -17,7 +17,7 @@ from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
-from autodl_ray.pipeline.state import Run, choose_network, ranked
+from autodl_ray.pipeline.state import Run, choose_network, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
@@ -72,7 +72,7 @@ def run(
                 if done is not None:
                     return done
                 record.start()
-                budget = Budget(spec.budget_s, record.spent_s, budget.started)
+                budget = Budget(spec.budget_s, record.counted_s, budget.started)
                 context = Context(store, name, spec.seed, budget, progress, stop)
                 return _attempt(spec, version, record, context)
         except RunInterrupted as error:
@@ -113,6 +113,7 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
     state = Run(spec, context, version, choose_network(spec, version))
+    decide_metric(state)
     start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
     quick_model(state)
     context.progress.say(f"first bundle after {context.budget.spent_s():.0f} s: {context.key('bundle')}")
@@ -123,7 +124,7 @@ def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, c
         record.end("failed")
         raise
     interrupted = context.stop.is_set()
-    board = ranked(state.rows)
+    board = ranked(state.rows, state.metric)
     write_atomic(
         context.folder / "leaderboard.json", json.dumps([r.to_json() for r in board], indent=1, default=str) + "\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.data.stream import StreamSource
@@ -86,12 +86,14 @@ class Run:
             self._balanced = balance(self.spec.data, self.version, context=self.context)
         return self._balanced
 
+    @property
+    def metric(self) -> Literal["accuracy", "macro_f1"]:
+        """What the leaderboard is sorted by; losses of different recipes are not comparable."""
+        return "macro_f1" if self.spec.tune.score == "macro_f1" else "accuracy"
+
     def best(self) -> Contender:
         """Return the contender with the best validation metric (ties: the cheaper one)."""
-        metric: str = self.spec.tune.score
-        if metric == "loss":
-            metric = "accuracy"
-        return max(self.contenders, key=lambda c: (round(getattr(c.row, metric), 6), -c.row.seconds))
+        return max(self.contenders, key=lambda c: (round(getattr(c.row, self.metric), 6), -c.row.seconds))
 
 
 def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
@@ -101,6 +103,16 @@ def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
     return Network(*choose(spec.model, version.image_size))
 
 
-def ranked(rows: list[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Return the leaderboard, best validation accuracy first."""
-    return sorted(rows, key=lambda r: (-round(r.accuracy, 6), r.seconds))
+def decide_metric(run: Run) -> None:
+    """Decide ``tune.metric: auto``: macro F1 where something is done about unequal classes, else accuracy."""
+    if run.spec.tune.metric != "auto":
+        return
+    metric = "accuracy" if run.balanced.way == "none" else "macro_f1"
+    if metric == "macro_f1":
+        run.context.progress.say("models are chosen by macro F1, because the classes are unequal (tune.metric)")
+    run.spec = run.spec.model_copy(update={"tune": run.spec.tune.model_copy(update={"metric": metric})})
+
+
+def ranked(rows: list[LeaderboardRow], metric: Literal["accuracy", "macro_f1"]) -> list[LeaderboardRow]:
+    """Return the leaderboard, best validation ``metric`` first, ties by cost."""
+    return sorted(rows, key=lambda r: (-round(getattr(r, metric), 6), r.seconds))

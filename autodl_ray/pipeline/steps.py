@@ -72,7 +72,7 @@ def _base(run: Run, action: Action) -> Any:
     params: dict[str, Any] = {}
     best = [r for r in run.rows if r.source.startswith("sweep ")]
     if action.kind == "train" and best:
-        params = max(best, key=lambda r: r.accuracy).params
+        params = ranked(best, run.metric)[0].params
     return run.spec.train_with(params)
 
 
@@ -146,7 +146,7 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
             candidate_id=candidate.id,
             model={"name": winner.network.entry.name, "source": winner.row.source, "version": info.version},
             dataset=_dataset_facts(run),
-            leaderboard=[{**row.to_json(), "chosen": row == winner.row} for row in ranked(run.rows)],
+            leaderboard=[{**row.to_json(), "chosen": row == winner.row} for row in ranked(run.rows, run.metric)],
             curves=list(winner.curve),
             int8=info.int8.model_dump(),
             openings=json.loads(record.read_text()),
