@@ -47,6 +47,25 @@ def run(
     balance: Annotated[
         str | None, typer.Option(help="For unequal classes: none, weights, sampler or auto.  [default: auto]")
     ] = None,
+    num_samples: Annotated[
+        int | None, typer.Option(help="Trials of the search; more of a finished run go on with it.  [default: auto]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of the final training; more of a finished run go on with it.  [default: auto]")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="auto, forest, bayes, tpe, random, grid, one_factor, portfolio …")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="auto, freeze_thaw, asha, median, curve, none …")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(help="Do the final training with so many seeds, for an interval.  [default: 1]")
+    ] = None,
+    disk_limit: Annotated[
+        str | None, typer.Option(help="Most that the run and Ray may keep on the disk, e.g. 2GB.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Tracking URI of MLflow, for the live metrics (needs the extra mlflow).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Root of everything random.  [default: 0]")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the spec, e.g. --set train.lr=1e-3.")
@@ -66,7 +85,9 @@ def run(
 
         autodl run version:clean-photos --augment trivial_augment --balance sampler
 
-        autodl run --spec experiment.yaml --set tune.num_samples=16 --json
+        autodl run photos/ --num-samples 32 --search bayes --scheduler asha --repeat 3
+
+        autodl run --spec experiment.yaml --set tune.patience=5 --set train.precision=bf16 --json
     """
     started = time.time()
     console: Console = context.obj
@@ -78,6 +99,13 @@ def run(
             "data.balance": balance,
             "model.name": model,
             "train.augment": augment,
+            "tune.num_samples": num_samples,
+            "tune.search": search,
+            "tune.scheduler": scheduler,
+            "train.epochs": epochs,
+            "repeat": repeat,
+            "disk_limit": disk_limit,
+            "log.mlflow": mlflow,
             "seed": seed,
             **({f"data.split.{k}_list": str(v) for k, v in zip(("train", "val", "test"), splits, strict=True)}
                if splits else {}),

@@ -90,7 +90,7 @@ class RunRecord:
                 if self.is_done and amounts["budget_s"] <= before_amounts["budget_s"]:
                     self._data["spent_before_s"] = self.spent_s
                 status = "running"
-                self._data["decisions"] = [_enlarged(d, wanted) for d in self._data.get("decisions", [])]
+                self._data["decisions"] = _enlarged(self._data.get("decisions", []), wanted)
         if self._data.get("spec") != wanted or self._data.get("status") != status:
             self._save(spec=wanted, dataset=dataset_id, status=status, **({"policies": policies} if policies else {}))
 
@@ -200,11 +200,15 @@ def _amounts(spec: dict[str, Any]) -> dict[str, float]:
     return {name: -1.0 if value == "auto" else float(value) for name, value in found.items()}
 
 
-def _enlarged(decision: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a decision of an earlier attempt with the trials or epochs that are wanted now."""
+def _enlarged(decisions: list[dict[str, Any]], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the decisions of an earlier attempt with the trials and epochs that are wanted now."""
     samples, epochs = spec["tune"]["num_samples"], spec["train"]["epochs"]
-    if decision["kind"] == "sweep" and samples != "auto" and samples > decision["num_samples"]:
-        return {**decision, "num_samples": samples}
-    if decision["kind"] == "train" and epochs != "auto" and epochs > decision["epochs"]:
-        return {**decision, "epochs": epochs}
-    return decision
+    if samples not in ("auto", 0) and not any(d["kind"] == "sweep" for d in decisions):
+        return []  # a search is wanted now, which comes before the training
+    wanted = {"sweep": ("num_samples", samples), "train": ("epochs", epochs)}
+    enlarged = []
+    for decision in decisions:
+        name, number = wanted.get(decision["kind"], ("", "auto"))
+        more = number != "auto" and number > decision[name]
+        enlarged.append({**decision, name: number} if more else decision)
+    return enlarged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,48 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(tmp_path: Path) -> N
     assert record.is_done
     record.begin(spec(budget=120.0), "data1")
     assert not record.is_done
+
+
+def with_amounts(**changes: Any) -> ExperimentSpec:
+    document = spec().model_dump()
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        document[section] = {**document[section], name: value} if name else value
+    return ExperimentSpec.model_validate(document)
+
+
+def test_more_epochs_of_a_finished_run_get_the_budget_anew(tmp_path: Path) -> None:
+    record = done(tmp_path)
+    record.decided(0, Action("train", "the full schedule fits", 1, 10, 40.0))
+    record.begin(with_amounts(train__epochs=20), "data1")
+    assert not record.is_done
+    assert record.counted_s == 0.0 < record.spent_s
+    assert (record.action(0) or {})["epochs"] == 20
+
+
+def test_more_trials_enlarge_the_sweep_that_was_made(tmp_path: Path) -> None:
+    record = done(tmp_path)
+    record.decided(0, Action("sweep", "short trials fit", 8, 4, 40.0))
+    record.decided(1, Action("train", "the full schedule fits", 1, 10, 40.0))
+    record.begin(with_amounts(tune__num_samples=16), "data1")
+    assert [(record.action(i) or {})["num_samples"] for i in (0, 1)] == [16, 1]
+    record.end("done")
+    record.begin(with_amounts(tune__num_samples=12), "data1")
+    assert record.is_done
+
+
+def test_trials_of_a_run_without_a_sweep_begin_with_one(tmp_path: Path) -> None:
+    record = done(tmp_path)
+    record.decided(0, Action("train", "the full schedule fits", 1, 10, 40.0))
+    record.begin(with_amounts(tune__num_samples=4), "data1")
+    assert record.action(0) is None
+
+
+@pytest.mark.parametrize(
+    "how", [{"repeat": 3}, {"disk_limit": "2GB"}, {"train__num_workers": 2}, {"train__compile": True}]
+)
+def test_how_much_and_how_is_no_part_of_the_identity(how: dict[str, Any]) -> None:
+    assert identity_digest(with_amounts(**how), "d") == identity_digest(spec(), "d")
 
 
 def test_actions_are_taken_again_in_the_same_order(tmp_path: Path) -> None:
