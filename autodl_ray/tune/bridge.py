@@ -101,7 +101,7 @@ class Bridge:
         if "epoch" not in row:
             return True
         goes_on = self.engine.report(trial, row)
-        if not goes_on:
+        if self.engine.state.trials[trial].has_ended:
             self.ended(trial)
         return goes_on
 
@@ -114,7 +114,7 @@ class Bridge:
         if self.stop.is_set() and not whole:
             self.engine.let_go(trial)
             return
-        self.engine.ended(trial)
+        self.engine.ended(trial, reason=self.engine.over or "the time was up")
         self.ended(trial)
 
     def died(self, tune_id: str, reason: str) -> None:
@@ -126,7 +126,7 @@ class Bridge:
             self.engine.let_go(trial)
             return
         self.engine.lost(trial, reason)
-        if self.engine.state.trials[trial].status != "running":
+        if self.engine.state.trials[trial].has_ended:
             self.ended(trial)
 
     def ended(self, trial: str) -> None:
@@ -141,7 +141,13 @@ class Bridge:
 
     @property
     def is_late(self) -> bool:
-        """Whether trials had their time to end by themselves after the stop was asked for, or the deadline."""
+        """Whether what still runs is ended from outside.
+
+        It is when the sweep is over, and when the trials had their time to end by themselves after the stop was asked
+        for, or after the deadline.
+        """
+        if self.engine.over:
+            return True
         deadline = self.engine.deadline
         over = self.error is not None or self.stop.is_set() or (deadline is not None and time.time() >= deadline)
         if not over:

@@ -26,9 +26,11 @@ def show_progress(bar: StageProgress, engine: Engine, workspace: Workspace, *, s
         speed = f"{float(within['images_per_s']):.0f} images/s" if within.get("images_per_s") else ""
         bar.update(min(done, engine.epochs), engine.epochs, note=", ".join(x for x in (note, speed) if x))
         return
-    ended = sum(t.status != "running" for t in state.trials.values())
-    running = (t.epochs / engine.epochs for t in state.trials.values() if t.status == "running")
-    bar.update(ended + sum(running), engine.num_samples, note=note)
+    ended = len(state.trials) - len(state.open)
+    begun = sum(t.epochs / engine.epochs for t in state.open.values())
+    paused = sum(t.status == "paused" for t in state.open.values())
+    note = ", ".join(x for x in (note, f"{paused} paused" if paused else "") if x)
+    bar.update(ended + begun, engine.num_samples, note=note)
 
 
 def _best_note(state: SweepState) -> str:

@@ -22,12 +22,13 @@ from autodl_ray.seeding import seed_for
 from autodl_ray.spec.load import difference
 from autodl_ray.spec.sections import Choice, TrainSpec, TuneSpec
 from autodl_ray.train.config import FitConfig, resolve
+from autodl_ray.tune.contracts import Scheduler, SearchContext
 from autodl_ray.tune.engine import Engine
-from autodl_ray.tune.halving import Halving
 from autodl_ray.tune.journal import JOURNAL_VERSION, Journal, read_journal
 from autodl_ray.tune.leaderboard import leaderboard
 from autodl_ray.tune.proposers import PROPOSERS
 from autodl_ray.tune.records import SweepInputs, SweepRun, TrialRecord
+from autodl_ray.tune.schedulers import Goal, make_scheduler
 from autodl_ray.tune.show import show_progress
 from autodl_ray.tune.state import SweepState, TrialState
 from autodl_ray.tune.workspace import WEIGHTS, Workspace
@@ -129,12 +130,25 @@ class _Sweep:
         if not events:
             with Journal(self.workspace.journal) as journal:
                 journal.append({"event": "begun", "version": JOURNAL_VERSION, "identity": self.identity})
-        return SweepState(self.spec.score, self.spec.mode, self._halving()).fold(events)
+        return SweepState(self.spec.score, self.spec.mode, self._scheduler()).fold(events)
 
-    def _halving(self) -> Halving | None:
-        if self.spec.scheduler == "none" or self.kind == "training":
-            return None
-        return Halving(self.spec.grace_period, self.spec.reduction_factor, self.inputs.epochs, self.spec.mode)
+    def _scheduler(self) -> Scheduler:
+        name = "none" if self.kind == "training" else {"auto": "asha"}.get(self.spec.scheduler, self.spec.scheduler)
+        return make_scheduler(name, self._search(), patience=self.spec.patience)
+
+    def _search(self) -> SearchContext:
+        """What proposers and schedulers are made from."""
+        spec, inputs = self.spec, self.inputs
+        return SearchContext(
+            inputs.param_space,
+            spec.mode,
+            seed_for(self.context.seed, "tune", self.key),
+            inputs.epochs,
+            baseline=self._defaults(),
+            num_samples=inputs.num_samples,
+            grace_period=spec.grace_period,
+            reduction_factor=spec.reduction_factor,
+        )
 
     def engine(self, state: SweepState, journal: Journal) -> Engine:
         inputs = self.inputs
@@ -148,6 +162,7 @@ class _Sweep:
             inputs.num_samples,
             inputs.epochs,
             inputs.deadline,
+            Goal(self.spec.mode, self.spec.target, self.spec.plateau) if self.kind == "sweep" else None,
         )
         engine.settle()
         return engine
@@ -217,7 +232,7 @@ class _Sweep:
         def on_end(_: TrialState) -> None:
             state = engine.state
             best = state.best()
-            ended = {t.id for t in state.trials.values() if t.status != "running"}
+            ended = {t.id for t in state.trials.values() if t.has_ended}
             self.workspace.keep_only(best.id if best else None, ended)
 
         with self.context.progress.stage(name, total if self.kind == "sweep" else float(self.inputs.epochs)) as bar:
@@ -304,11 +319,11 @@ def _record(state: SweepState, trial: TrialState, workspace: Workspace, earlier:
     weights = workspace.weights(trial.id)
     if weights is None and earlier is not None and earlier.meta.get("best") == trial.id:
         weights = earlier.file(WEIGHTS)
-    running = trial.status == "running"
+    running = not trial.has_ended
     return TrialRecord(
         id=trial.id,
         params=trial.params,
-        status="stopped" if trial.status == "running" else trial.status,
+        status="stopped" if trial.status == "running" or trial.status == "paused" else trial.status,
         epochs=trial.epochs,
         metrics=row,
         best_epoch=int(row.get("epoch", 0)),

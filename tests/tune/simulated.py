@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.spec import Choice, Domain, Float, Int
+from autodl_ray.tune.contracts import SearchContext
 from autodl_ray.tune.engine import Engine
-from autodl_ray.tune.halving import Halving
 from autodl_ray.tune.journal import Journal, read_journal
 from autodl_ray.tune.proposers import PROPOSERS
+from autodl_ray.tune.schedulers import Goal, make_scheduler
 from autodl_ray.tune.state import SweepState
 
 EPOCHS = 9
@@ -40,24 +41,29 @@ def opened(
     num_samples: int,
     search: str = "tpe",
     seed: int = 0,
-    halve: bool = True,
+    scheduler: str = "asha",
+    patience: int = 0,
+    goal: Goal | None = None,
     space: Mapping[str, Domain] | None = None,
     defaults: Mapping[str, Any] | None = None,
     deadline: float | None = None,
 ) -> Engine:
     """Make the engine of a journal, as the stage does."""
     space = SPACE if space is None else space
-    halving = Halving(1, 3, EPOCHS, "max") if halve else None
-    state = SweepState("accuracy", "max", halving).fold(read_journal(path))
+    defaults = DEFAULTS if defaults is None else defaults
+    context = SearchContext(space, "max", seed, EPOCHS, baseline=defaults, num_samples=num_samples)
+    rule = make_scheduler(scheduler, context, patience=patience)
+    state = SweepState("accuracy", "max", rule).fold(read_journal(path))
     engine = Engine(
         state,
         journal,
         PROPOSERS[search](space, "max", seed),
         space,
-        (DEFAULTS if defaults is None else defaults,),
+        (defaults,),
         num_samples,
         EPOCHS,
         deadline,
+        goal,
     )
     engine.settle()
     return engine

@@ -132,7 +132,7 @@ def test_no_trial_starts_that_cannot_make_an_epoch(tmp_path: Path) -> None:
 def test_fewer_epochs_planned_for_the_deadline_is_a_whole_trial(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     with Journal(path) as journal:
-        engine = opened(journal, path, num_samples=1, halve=False)
+        engine = opened(journal, path, num_samples=1, scheduler="none")
         trial = engine.next_trial()
         assert trial is not None
         engine.report(trial.id, {"epoch": 1, "accuracy": 0.5, "epochs_planned": EPOCHS})

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from autodl_ray.tune.halving import Halving
+from autodl_ray.tune.contracts import SearchContext
+from autodl_ray.tune.schedulers import Halving, make_scheduler
 from autodl_ray.tune.state import SweepState
 
 
@@ -48,13 +49,13 @@ def test_a_rung_that_was_passed_over_is_decided_late_and_once() -> None:
 
 
 def test_the_best_value_so_far_counts_not_the_last() -> None:
-    state = SweepState("accuracy", "max", Halving(3, 3, 9, "max"))
+    state = SweepState("accuracy", "max", make_scheduler("asha", SearchContext({}, "max", 0, 9, grace_period=3)))
     state.fold({"event": "proposed", "number": n, "params": {"n": n}} for n in range(2))
     for epoch, value in ((1, 0.5), (2, 0.5), (3, 0.5)):
         state.apply({"event": "epoch", "trial": "t0000", "metrics": {"epoch": epoch, "accuracy": value}})
     for epoch, value in ((1, 0.9), (2, 0.2), (3, 0.1)):
         state.apply({"event": "epoch", "trial": "t0001", "metrics": {"epoch": epoch, "accuracy": value}})
-    assert state.verdicts == set()
+    assert state.verdicts == {}
     best = state.best()
     assert best is not None
     assert (best.id, state.best_row(best)) == ("t0001", {"epoch": 1, "accuracy": 0.9})

@@ -13,11 +13,12 @@ from autodl_ray.runtime import StopFlag
 from autodl_ray.runtime.cluster import ClusterInfo
 from autodl_ray.runtime.resources import plan_resources
 from autodl_ray.spec import Domain, Float
+from autodl_ray.tune.contracts import SearchContext
 from autodl_ray.tune.engine import Engine
-from autodl_ray.tune.halving import Halving
 from autodl_ray.tune.journal import Journal, read_journal
 from autodl_ray.tune.proposers import RandomProposer
 from autodl_ray.tune.ray_tune import TrialJob, run_trials
+from autodl_ray.tune.schedulers import make_scheduler
 from autodl_ray.tune.state import SweepState, TrialState
 from tests.tune.trainables import EPOCHS, Digits
 
@@ -26,7 +27,13 @@ SPACE: dict[str, Domain] = {"lr": Float(low=1e-3, high=3.0, log=True)}
 
 
 def sweep(
-    folder: Path, train: Digits, *, num_samples: int, deadline: float | None = None, cpus: float = 2, halve: bool = True
+    folder: Path,
+    train: Digits,
+    *,
+    num_samples: int,
+    deadline: float | None = None,
+    cpus: float = 2,
+    scheduler: str = "asha",
 ) -> tuple[Engine, list[str]]:
     """Run the trials that the journal in ``folder`` leaves to do; return the engine and the ids that ended."""
     ended: list[str] = []
@@ -36,8 +43,8 @@ def sweep(
 
     path = folder / "j.jsonl"
     with Journal(path) as journal:
-        halving = Halving(1, 3, EPOCHS, "max") if halve else None
-        state = SweepState("accuracy", "max", halving).fold(read_journal(path))
+        context = SearchContext(SPACE, "max", 0, EPOCHS, baseline={"lr": 0.5}, num_samples=num_samples)
+        state = SweepState("accuracy", "max", make_scheduler(scheduler, context)).fold(read_journal(path))
         engine = Engine(
             state, journal, RandomProposer(SPACE, "max", 0), SPACE, ({"lr": 0.5},), num_samples, EPOCHS, deadline
         )
@@ -80,7 +87,7 @@ def test_exactly_n_trials_nothing_printed_and_every_cpu_given_back(
 
 def test_failed_and_killed_trials_are_told_apart(tmp_path: Path, ray_cluster: ClusterInfo) -> None:
     job = Digits(tmp_path / "log", fail="t0001", die_once="t0002", die="t0003")
-    engine, ended = sweep(tmp_path, job, num_samples=5, halve=False)
+    engine, ended = sweep(tmp_path, job, num_samples=5, scheduler="none")
     trials = engine.state.trials
     assert [t.status for t in trials.values()] == ["finished", "failed", "finished", "lost", "finished"]
     assert sorted(ended) == sorted(trials)
@@ -106,13 +113,13 @@ def test_the_wish_to_stop_ends_it_soon_and_it_goes_on_later(tmp_path: Path, ray_
 
     asking = threading.Thread(target=ask)
     asking.start()
-    engine, ended = sweep(tmp_path, slow, num_samples=4, halve=False)
+    engine, ended = sweep(tmp_path, slow, num_samples=4, scheduler="none")
     asking.join()
     assert time.monotonic() - moments[0] < 6
     assert ended == []
     assert {t.status for t in engine.state.trials.values()} == {"running"}
     stop.clear()
-    engine, _ = sweep(tmp_path, Digits(tmp_path / "log"), num_samples=4, halve=False)
+    engine, _ = sweep(tmp_path, Digits(tmp_path / "log"), num_samples=4, scheduler="none")
     assert engine.is_done
     assert len(trained(tmp_path)) == len(set(trained(tmp_path))) == 4 * EPOCHS
 
@@ -122,7 +129,7 @@ def test_the_deadline_ends_it_with_what_there_is(
 ) -> None:
     deadline = time.time() + 9
     job = Digits(tmp_path / "log", wait_s=0.3)
-    engine, _ = sweep(tmp_path, job, num_samples=50, deadline=deadline, halve=False)
+    engine, _ = sweep(tmp_path, job, num_samples=50, deadline=deadline, scheduler="none")
     assert time.time() - deadline < 15  # actors that are just starting on a busy machine
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")

@@ -41,7 +41,7 @@ def test_a_training_shows_epochs_and_speed_and_survives_a_torn_file(tmp_path: Pa
     path, bar = tmp_path / "j.jsonl", Bar()
     workspace = Workspace(tmp_path / "work", path)
     with Journal(path) as journal:
-        engine = opened(journal, path, num_samples=1, halve=False)
+        engine = opened(journal, path, num_samples=1, scheduler="none")
         trial = engine.next_trial()
         assert trial is not None
         engine.report(trial.id, {"epoch": 1, "accuracy": 0.5})

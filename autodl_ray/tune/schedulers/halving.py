@@ -1,4 +1,4 @@
-"""Asynchronous successive halving as a pure function: which trials go on past a rung.
+"""Successive halving as a pure function: which trials go on past a rung.
 
 Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (the stopping variant).
 """
