@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["efficientnet_lite0", "mobilenet_v3_small", "pixels", "resnet18", "small_cnn"]
+__all__ = ["efficientnet_lite0", "mobilenet_v3_small", "pixels", "resnet18", "small_cnn", "small_resnet"]
 
 # torch, torchvision and timm take seconds to import, and the table of names is read by light commands.
 
@@ -24,6 +24,13 @@ def small_cnn(image_size: int) -> nn.Module:
     from autodl_ray.models.layers import SmallCNN
 
     return SmallCNN(width=16 if image_size <= 16 else 32)
+
+
+def small_resnet(image_size: int) -> nn.Module:
+    """Return a residual network of seven or nine convolutions; D = 128."""
+    from autodl_ray.models.layers import SmallResNet
+
+    return SmallResNet(width=32, halvings=3 if image_size >= 16 else 2)
 
 
 def resnet18(image_size: int) -> nn.Module:

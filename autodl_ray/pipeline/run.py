@@ -17,7 +17,7 @@ from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
-from autodl_ray.pipeline.state import Run, choose_network, decide_metric, ranked
+from autodl_ray.pipeline.state import Run, begin, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
@@ -112,7 +112,7 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
-    state = Run(spec, context, version, choose_network(spec, version))
+    state = begin(spec, version, context)
     decide_metric(state)
     start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
     quick_model(state)

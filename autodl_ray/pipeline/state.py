@@ -19,7 +19,7 @@ from autodl_ray.spec import ExperimentSpec
 if TYPE_CHECKING:
     from autodl_ray.models.zoo import ZooEntry
 
-__all__ = ["Contender", "Network", "Run", "choose_network", "ranked"]
+__all__ = ["Contender", "Network", "Run", "begin", "choose_network", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,20 @@ class Run:
 
 
 def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
-    """Choose model, input and weights for the pictures of ``version``."""
+    """Choose model, input and weights for the pictures of ``version``, how many they are, and the budget."""
     from autodl_ray.models.zoo import choose
 
-    return Network(*choose(spec.model, version.image_size))
+    return Network(*choose(spec.model, version.image_size, num_train=len(version.train), budget_s=spec.budget_s))
+
+
+def begin(spec: ExperimentSpec, version: DatasetVersion, context: Context) -> Run:
+    """Choose the network, and fill in its recipe where the specification gives nothing itself."""
+    from autodl_ray.models.zoo import with_recipe
+
+    network = choose_network(spec, version)
+    train = with_recipe(spec.train, network.entry)
+    given = {name: getattr(spec, name) for name in spec.model_fields_set}
+    return Run(ExperimentSpec.model_validate({**given, "train": train}), context, version, network)
 
 
 def decide_metric(run: Run) -> None:
