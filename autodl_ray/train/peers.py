@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -42,6 +44,10 @@ class Peers(Protocol):
         """Return the module whose backward pass averages gradients over the workers."""
         ...
 
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Wrap the forward and backward pass of a micro-batch: only the ``last`` of a step averages gradients."""
+        ...
+
     def agree(self, vote: StepVote) -> StepVote:
         """Return what all workers agree on."""
         ...
@@ -68,6 +74,10 @@ class Alone:
         """Return the model itself."""
         return model
 
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Do nothing: there is nobody to average with."""
+        return nullcontext()
+
     def agree(self, vote: StepVote) -> StepVote:
         """Agree with oneself."""
         return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples)
@@ -88,11 +98,19 @@ class Group:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
+        self._wrapped: nn.parallel.DistributedDataParallel | None = None
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Wrap into DistributedDataParallel."""
+        """Wrap into DistributedDataParallel; what was wrapped before lets go of its parameters."""
+        self._wrapped = None
+        gc.collect()  # the reducer's hooks go with it
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        self._wrapped = nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        return self._wrapped
+
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Leave gradients unaveraged but for the last micro-batch (``no_sync``)."""
+        return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
 
     def agree(self, vote: StepVote) -> StepVote:
         """Exchange the votes: one small all-gather."""
