@@ -42,6 +42,7 @@ class Observation:
         wanted_trial_epochs: ``tune.epochs`` of the spec.
         with_int8: Whether the spec wants INT8 tried.
         calibration: Pictures that calibrate INT8.
+        repeat: Final trainings that the spec wants, each with another seed; they share the time.
         swept: Whether the sweep was done (or skipped).
         trial_epochs: Most epochs of a trial in that sweep; 0 without one.
         trained: Whether the final training was done.
@@ -61,6 +62,7 @@ class Observation:
     wanted_trial_epochs: int | Literal["auto"] = "auto"
     with_int8: bool = True
     calibration: int = 128
+    repeat: int = 1
     swept: bool = False
     trial_epochs: int = 0
     trained: bool = False
@@ -134,7 +136,7 @@ def decide(o: Observation) -> Action:
 
 
 def _sweep(o: Observation, free: float) -> Action | None:
-    full_s = o.startup_s + o.full_epochs * o.epoch_s
+    full_s = o.startup_s + o.repeat * o.full_epochs * o.epoch_s
     if o.wanted_trials != "auto":
         epochs = _trial_epochs(o, o.full_epochs)
         seconds = free if epochs >= o.full_epochs else max(free - full_s, _SWEEP_SHARE * free)
@@ -162,6 +164,7 @@ def _trials_in(o: Observation, seconds: float, epochs: int) -> int:
 
 
 def _train(o: Observation, free: float) -> Action:
+    free = free / o.repeat  # the others come after it, with as many epochs
     useful = o.startup_s + max(0.5 * o.epoch_s, 3.0)
     if free < useful:
         return _finish(o, f"{max(free, 0):.0f} s left, training needs {useful:.0f} s to be of use")

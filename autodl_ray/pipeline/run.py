@@ -188,6 +188,7 @@ def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Obs
         wanted_trial_epochs=spec.tune.epochs,
         with_int8=spec.export.int8 == "auto",
         calibration=spec.export.calibration,
+        repeat=spec.repeat,
         swept=swept,
         trial_epochs=trial_epochs,
         trained=trained,
