@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-__all__ = ["COLUMNS", "meaning"]
+__all__ = ["COLUMNS", "is_of_machine", "meaning"]
+
+_OF_MACHINE = ("cpu_", "rss_", "memory_", "object_store_", "disk_", "gpu_")
 
 COLUMNS = MappingProxyType(
     {
@@ -50,3 +52,8 @@ COLUMNS = MappingProxyType(
 def meaning(name: str) -> str:
     """Return what a column means, also of ``lr/head``; empty for a name of the loop's own."""
     return COLUMNS.get(name) or COLUMNS.get(name.partition("/")[0], "")
+
+
+def is_of_machine(name: str) -> bool:
+    """Whether a column tells of the machine and not of the learning."""
+    return name.startswith(_OF_MACHINE)

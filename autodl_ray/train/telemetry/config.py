@@ -25,9 +25,11 @@ class LogConfig:
         trial: Id of the trial.
         folder: Where the files lie; None: ``metrics`` in the training's own folder (which a sweep deletes).
         tensorboard: Write event files, for trainings that last some seconds.
-        mlflow: Tracking URI; None: nothing goes there.
+        mlflow: Tracking URI, for the run as a whole; None: nothing goes there.
         every_steps: A row of step metrics every so many steps; None: about one a second, at most 2,000 in all.
         params: Settings of the trial, shown as hyper-parameters.
+        after_s: Event files and ``metrics.parquet`` are for trainings that last so many seconds; what is shorter is
+            gathered afterwards (:func:`autodl_ray.train.telemetry.collect.collect`).
     """
 
     run: str = ""
@@ -38,6 +40,12 @@ class LogConfig:
     mlflow: str | None = None
     every_steps: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    after_s: float = 5.0
+
+    @property
+    def name(self) -> str:
+        """Of the training inside the run, e.g. ``sweep/t0003``."""
+        return "/".join(part for part in (self.key, self.trial) if part)
 
     @classmethod
     def of(cls, spec: LogSpec, *, run: str, folder: Path) -> LogConfig:
@@ -60,9 +68,13 @@ class LogConfig:
         )
 
     def for_trial(self, key: str, trial: str, params: Mapping[str, Any]) -> LogConfig:
-        """Return the configuration of one training, whose files lie in ``KEY/TRIAL``."""
+        """Return the configuration of one training, whose files lie in ``KEY/TRIAL``.
+
+        It knows no tracking URI (which may hold a password): what a run tells MLflow is told by one process of its
+        own (:class:`autodl_ray.train.telemetry.tracking.Tracker`).
+        """
         folder = None if self.folder is None else self.folder / key / trial
-        return replace(self, key=key, trial=trial, folder=folder, params=dict(params))
+        return replace(self, key=key, trial=trial, folder=folder, params=dict(params), mlflow=None)
 
 
 class StepFacts(NamedTuple):

@@ -55,7 +55,7 @@ class WeightWatch:
         return norm, change / norm if norm > 0 else 0.0
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
+def _norm(tensors: list[Tensor]) -> float:
     import torch
 
     if not tensors:

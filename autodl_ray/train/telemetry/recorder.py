@@ -42,12 +42,14 @@ class Telemetry:
         self, folder: Path, config: LogConfig, *, rank: int, device: torch.device | str, num_samples: int
     ) -> None:
         self.folder = config.folder or folder / "metrics"
-        self.num_samples = num_samples
         self._pace = Pace(config.every_steps)
         self._window, self._epoch = Window(), Window()
         self._asked: bool | None = None
         self._last: StepFacts | None = None
-        self._writer = Writer(self.folder, config, training=folder, device=str(device)) if rank == 0 else None
+        facts = {"samples": num_samples, "device": str(device)}
+        self._writer = (
+            Writer(self.folder, config, training=folder, device=str(device), facts=facts) if rank == 0 else None
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -103,15 +105,20 @@ class Telemetry:
         if self._writer is not None:
             added.update(self._of_steps())
             added.update(self._writer.epoch_facts(_AVERAGED))
-            self._writer.put_epoch({"time": round(time.time(), 3), **row, **added})
+            steps = {} if self._last is None else {"step": self._last.step}
+            self._writer.put_epoch({"time": round(time.time(), 3), **steps, **row, **added})
         if len(added.get("recall", ())) > MAX_LISTED:
             del added["recall"]
         return added
 
-    def close(self) -> None:
-        """Write what is left and end the thread; a second call does nothing."""
+    def close(self, status: str = "ended") -> None:
+        """Write what is left and end the thread; a second call does nothing.
+
+        Args:
+            status: Written into ``about.json``, e.g. ``finished``, ``stopped`` or ``failed``.
+        """
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(status)
 
     def __enter__(self) -> Telemetry:
         return self
@@ -119,7 +126,7 @@ class Telemetry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close("ended" if error is None else "failed")
 
     def _row(self, facts: StepFacts) -> dict[str, Any]:
         row: dict[str, Any] = {"step": facts.step, "epoch": facts.epoch, "time": round(time.time(), 3)}

@@ -10,9 +10,9 @@ from typing import Any
 
 from autodl_ray.artifacts import write_atomic
 
-__all__ = ["EPOCHS", "STEPS", "Row", "append_rows", "cut_from", "read_rows", "thin"]
+__all__ = ["ABOUT", "EPOCHS", "STEPS", "Row", "append_rows", "cut_from", "read_rows", "thin"]
 
-STEPS, EPOCHS = "steps.jsonl", "epochs.jsonl"
+STEPS, EPOCHS, ABOUT = "steps.jsonl", "epochs.jsonl", "about.json"
 
 Row = dict[str, Any]
 

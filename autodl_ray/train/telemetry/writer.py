@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autodl_ray.train.telemetry.config import LogConfig
-from autodl_ray.train.telemetry.rows import EPOCHS, STEPS, Row, append_rows, cut_from
+from autodl_ray.train.telemetry.event_files import EventFile, write_events
+from autodl_ray.train.telemetry.parquet import METRICS, write_metrics
+from autodl_ray.train.telemetry.rows import ABOUT, EPOCHS, STEPS, Row, append_rows, cut_from, thin
 from autodl_ray.train.telemetry.system import SystemSampler
 
 __all__ = ["MAX_STEP_ROWS", "Writer"]
@@ -28,19 +32,27 @@ class Writer:
         config: What else is wanted.
         training: Folder of the training, whose disk is watched.
         device: Of the training.
+        facts: Of the training, for ``about.json``.
     """
 
-    def __init__(self, folder: Path, config: LogConfig, *, training: Path, device: str) -> None:
+    def __init__(
+        self, folder: Path, config: LogConfig, *, training: Path, device: str, facts: Mapping[str, Any]
+    ) -> None:
         self.notes: list[str] = []
         self._folder, self._config, self._training, self._device = folder, config, training, device
+        self._about = {"run": config.run, "key": config.key, "trial": config.trial, "params": dict(config.params),
+                       **facts, "started": round(time.time(), 3)}  # fmt: skip
         self._steps: deque[Row] = deque()
         self._epochs: deque[Row] = deque()
         self._latest: dict[str, float] = {}
         self._seen: dict[str, list[float]] = {}
-        self._first_step: int | None = None
-        self._begun_epochs = False
+        self._first_step = 1
+        self._begun = self._begun_epochs = False
         self._count = 0
+        self._thin = threading.Event()
         self._works = True
+        self._events: EventFile | None = None
+        self._began = time.monotonic()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -56,6 +68,7 @@ class Writer:
         self._count += 1
         if self._config.every_steps is None and self._count >= MAX_STEP_ROWS:
             self._count //= 2
+            self._thin.set()
             return True
         return False
 
@@ -71,17 +84,20 @@ class Writer:
         facts = {name: sum(v) / len(v) if name in averaged else max(v) for name, v in seen.items()}
         return {name: round(value, 3) for name, value in facts.items()}
 
-    def close(self) -> None:
-        """Write the rest and end the thread."""
+    def close(self, status: str) -> None:
+        """Write the rest, and for a training that lasted some seconds the table; end the thread."""
+        if self._thread is None:
+            return
+        self._about.update(ended=round(time.time(), 3), status=status)
         self._end.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        elif self._epochs:
-            self._write()
+        self._thread.join()
+        self._thread = None
+
+    @property
+    def _is_long(self) -> bool:
+        return time.monotonic() - self._began >= self._config.after_s
 
     def _run(self) -> None:
-        started = time.monotonic()
         sampler: SystemSampler | None = None
         wait = _FIRST_LOOK_S
         while not self._end.wait(wait):
@@ -89,9 +105,10 @@ class Writer:
                 sampler = SystemSampler(self._training, self._device)  # shares of time are of what comes from here on
             else:
                 self._look(sampler)
-            self._write()
-            wait = _EVERY_S if time.monotonic() - started > _EVERY_S else _FIRST_LOOK_S
-        self._write()
+            self._write(self._write_rows)
+            wait = _EVERY_S if time.monotonic() - self._began > _EVERY_S else _FIRST_LOOK_S
+        self._write(self._write_rows)
+        self._write(self._finish)
         if sampler is not None:
             sampler.close()
 
@@ -102,27 +119,56 @@ class Writer:
             seen.setdefault(name, []).append(value)
         self._latest = {name: round(value, 3) for name, value in facts.items()}
 
-    def _write(self) -> None:
+    def _write(self, write: Callable[[], None]) -> None:
+        """A full disk, or whatever else goes wrong with a log, is said once and ends no training."""
         if not self._works:
             return
         try:
-            self._write_rows()
-        except OSError as error:
+            write()
+        except Exception as error:
             self._works = False
-            self.notes.append(f"live metrics are no longer written: {error}")
+            self.notes.append(f"live metrics are no longer written: {type(error).__name__}: {error}")
 
     def _write_rows(self) -> None:
         steps, epochs = _taken(self._steps), _taken(self._epochs)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._first_step is not None:
-            there = cut_from(self._folder / STEPS, "step", self._first_step)
-            self._first_step = None
-            self._count += there
+        if not self._begun:
+            self._begun = True
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._count += cut_from(self._folder / STEPS, "step", self._first_step)
+            self._write_about()
         if epochs and not self._begun_epochs:
-            cut_from(self._folder / EPOCHS, "epoch", int(epochs[0]["epoch"]))
             self._begun_epochs = True
+            cut_from(self._folder / EPOCHS, "epoch", int(epochs[0]["epoch"]))
         append_rows(self._folder / STEPS, steps)
         append_rows(self._folder / EPOCHS, epochs)
+        if self._thin.is_set():
+            self._thin.clear()
+            thin(self._folder / STEPS)
+        self._write_events(steps, epochs)
+
+    def _write_events(self, steps: Sequence[Row], epochs: Sequence[Row]) -> None:
+        if not self._config.tensorboard or not self._is_long:
+            return
+        if self._events is None:  # with everything that is in the two files already
+            self._events = write_events(self._folder, params=self._config.params, name=self._config.name)
+            return
+        for row in steps:
+            self._events.step(row)
+        for row in epochs:
+            self._events.epoch(row)
+        self._events.flush()
+
+    def _finish(self) -> None:
+        self._write_about()
+        if self._events is not None:
+            self._events.close()
+        if self._is_long:
+            write_metrics(self._folder / METRICS, [(self._config.name, self._folder)])
+
+    def _write_about(self) -> None:
+        temporary = self._folder / f".{ABOUT}"
+        temporary.write_text(json.dumps(self._about, default=str), encoding="utf-8")
+        temporary.replace(self._folder / ABOUT)
 
 
 def _taken(rows: deque[Row]) -> list[Row]:
