@@ -62,6 +62,7 @@ class Engine:
         The trial counts as active until it is paused, :meth:`ended`, :meth:`failed`, :meth:`lost` or :meth:`let_go`.
         When there is none and none is active, the sweep is done: those that are still paused are ended.
         """
+        self._look_at_goal()
         trial = next((t for t in self.state.open.values() if t.status == "running" and t.id not in self.active), None)
         if trial is None and not self.over:
             trial = self._thawed_or_new()
@@ -176,10 +177,11 @@ class Engine:
         return params
 
     def _params(self, number: int) -> Mapping[str, Any] | None:
-        seen = {fingerprint(t.params) for t in self.state.trials.values()}
-        for params in self.first:
-            if fingerprint(params) not in seen:
-                return params
+        if number < len(self.first):  # else all of them are known
+            seen = {fingerprint(t.params) for t in self.state.trials.values()}
+            for params in self.first:
+                if fingerprint(params) not in seen:
+                    return params
         if self.proposer is None or not self.space:
             return None
         return propose_distinct(self.proposer, self.space, number, self.state.observed())

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from autodl_ray.artifacts import Artifact, write_atomic
-from autodl_ray.errors import SpecError, StageError
+from autodl_ray.errors import SpecError
 from autodl_ray.runtime.cluster import ensure_ray
 from autodl_ray.runtime.context import Context
 from autodl_ray.runtime.resources import ResourcePlan, plan_resources
@@ -22,16 +16,19 @@ from autodl_ray.seeding import seed_for
 from autodl_ray.spec.load import difference
 from autodl_ray.spec.sections import Choice, TrainSpec, TuneSpec
 from autodl_ray.train.config import FitConfig, resolve
-from autodl_ray.tune.contracts import Scheduler, SearchContext
+from autodl_ray.tune.artifact import best_of, open_sweep, raise_if_all_failed, trial_records, write_files
+from autodl_ray.tune.contracts import EarlierSweep, SearchContext
 from autodl_ray.tune.engine import Engine
+from autodl_ray.tune.identity import sweep_digest, sweep_identity
 from autodl_ray.tune.journal import JOURNAL_VERSION, Journal, read_journal
-from autodl_ray.tune.leaderboard import leaderboard
-from autodl_ray.tune.proposers import PROPOSERS
-from autodl_ray.tune.records import SweepInputs, SweepRun, TrialRecord
+from autodl_ray.tune.proposers import make_proposer
+from autodl_ray.tune.records import SweepInputs, SweepRun
 from autodl_ray.tune.schedulers import Goal, make_scheduler
+from autodl_ray.tune.search import earlier_from, needs_earlier, resolve_search, warm_event
 from autodl_ray.tune.show import show_progress
+from autodl_ray.tune.space import only_active
 from autodl_ray.tune.state import SweepState, TrialState
-from autodl_ray.tune.workspace import WEIGHTS, Workspace
+from autodl_ray.tune.workspace import Workspace
 
 __all__ = ["run"]
 
@@ -65,13 +62,15 @@ def run(spec: TuneSpec, inputs: SweepInputs, *, key: str, context: Context) -> S
     sweep.check_space()
     plan = sweep.plan()
     sweep.begin_anew_if_different()
-    state = sweep.state()
+    events = sweep.begin()
     with Journal(sweep.workspace.journal) as journal:
-        engine = sweep.engine(state, journal)
+        engine = sweep.engine(events, journal)
         if not engine.is_done and not engine.time_is_up and not context.stop.is_set():
             if inputs.num_samples > 1 or plan.num_workers > 1:
                 context.progress.say(plan.line())
             sweep.train(engine, plan)
+            if engine.over:
+                context.progress.say(f"{key}: {engine.over}, after {len(engine.state.trials)} trials")
         if not (context.stop.is_set() and not engine.is_done):
             engine.close()
     return sweep.finish(engine)
@@ -92,11 +91,11 @@ class _Sweep:
     def of(cls, spec: TuneSpec, inputs: SweepInputs, key: str, context: Context) -> _Sweep:
         folder = context.folder
         workspace = Workspace(folder / "work" / key, folder / f"{key}.journal.jsonl")
-        return cls(spec, inputs, key, context, workspace, _identity(spec, inputs, context.seed))
+        return cls(spec, inputs, key, context, workspace, sweep_identity(spec, inputs, context.seed))
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return sweep_digest(self.identity)
 
     @property
     def kind(self) -> Literal["sweep", "training"]:
@@ -109,7 +108,9 @@ class _Sweep:
             return None
         if artifact.meta["num_samples"] < self.inputs.num_samples and not artifact.meta["exhausted"]:
             return None
-        return _opened(artifact)
+        if artifact.meta.get("over") and artifact.meta.get("goal") != self._goal_facts():
+            return None
+        return open_sweep(artifact)
 
     def begin_anew_if_different(self) -> None:
         """Set the journal aside when it is of other inputs, or when nothing in it succeeded."""
@@ -124,19 +125,40 @@ class _Sweep:
             return
         self.workspace.begin_anew()
 
-    def state(self) -> SweepState:
-        """Fold the journal; a new one is opened with the identity of the sweep."""
+    def begin(self) -> list[dict[str, Any]]:
+        """Return the events of the journal; a new one is opened with the identity of the sweep, and its warm start."""
         events = read_journal(self.workspace.journal)
         if not events:
+            events = [{"event": "begun", "version": JOURNAL_VERSION, "identity": self.identity}]
+            if self.kind == "sweep" and needs_earlier(self.spec):
+                events.append(self._warm())
             with Journal(self.workspace.journal) as journal:
-                journal.append({"event": "begun", "version": JOURNAL_VERSION, "identity": self.identity})
-        return SweepState(self.spec.score, self.spec.mode, self._scheduler()).fold(events)
+                for event in events:
+                    journal.append(event)
+        return events
 
-    def _scheduler(self) -> Scheduler:
-        name = "none" if self.kind == "training" else {"auto": "asha"}.get(self.spec.scheduler, self.spec.scheduler)
-        return make_scheduler(name, self._search(), patience=self.spec.patience)
+    def engine(self, events: list[dict[str, Any]], journal: Journal) -> Engine:
+        """Make the engine, which goes on where the journal ends."""
+        spec, inputs = self.spec, self.inputs
+        earlier, warm = earlier_from(events)
+        context = self._search(earlier)
+        search, scheduler = resolve_search(spec, inputs.param_space, single=self.kind == "training")
+        rule = make_scheduler(scheduler, context, patience=spec.patience)
+        engine = Engine(
+            SweepState(spec.score, spec.mode, rule).fold(events),
+            journal,
+            make_proposer(search, context) if inputs.param_space else None,
+            inputs.param_space,
+            (context.baseline, *inputs.enqueue, *warm),
+            inputs.num_samples,
+            inputs.epochs,
+            inputs.deadline,
+            Goal(spec.mode, spec.target, spec.plateau) if self.kind == "sweep" else None,
+        )
+        engine.settle()
+        return engine
 
-    def _search(self) -> SearchContext:
+    def _search(self, earlier: tuple[EarlierSweep, ...] = ()) -> SearchContext:
         """What proposers and schedulers are made from."""
         spec, inputs = self.spec, self.inputs
         return SearchContext(
@@ -148,24 +170,13 @@ class _Sweep:
             num_samples=inputs.num_samples,
             grace_period=spec.grace_period,
             reduction_factor=spec.reduction_factor,
+            earlier=earlier,
+            facts=inputs.facts,
         )
 
-    def engine(self, state: SweepState, journal: Journal) -> Engine:
-        inputs = self.inputs
-        propose = PROPOSERS[{"auto": "tpe"}.get(self.spec.search, self.spec.search)]
-        engine = Engine(
-            state,
-            journal,
-            propose(inputs.param_space, self.spec.mode, seed_for(self.context.seed, "tune", self.key)),
-            inputs.param_space,
-            (self._defaults(), *inputs.enqueue),
-            inputs.num_samples,
-            inputs.epochs,
-            inputs.deadline,
-            Goal(self.spec.mode, self.spec.target, self.spec.plateau) if self.kind == "sweep" else None,
-        )
-        engine.settle()
-        return engine
+    def _warm(self) -> dict[str, Any]:
+        """Look at the earlier sweeps of the store."""
+        return warm_event((), ())
 
     def plan(self) -> ResourcePlan:
         """Share the cluster out, or refuse."""
@@ -217,7 +228,8 @@ class _Sweep:
         """The params of trial 0: what the defaults are for the searched fields, so that no trial repeats them."""
         resolved, base = self.settings({}), self.inputs.base.model_dump()
         given = {name: base[name] for name in sorted(self.inputs.param_space)}
-        return {name: getattr(resolved, name, value) if value == "auto" else value for name, value in given.items()}
+        params = {name: getattr(resolved, name, v) if v == "auto" else v for name, v in given.items()}
+        return only_active(self.inputs.param_space, params)
 
     def train(self, engine: Engine, plan: ResourcePlan) -> None:
         from autodl_ray.tune.ray_tune import TrialJob, run_trials
@@ -229,11 +241,18 @@ class _Sweep:
             LaunchTrial(self.inputs.source, plan, self.inputs.head_init), self.context.stop, self.inputs.deadline
         )
 
-        def on_end(_: TrialState) -> None:
-            state = engine.state
-            best = state.best()
-            ended = {t.id for t in state.trials.values() if t.has_ended}
-            self.workspace.keep_only(best.id if best else None, ended)
+        def best_id() -> str | None:
+            best = engine.state.best()
+            return best.id if best else None
+
+        kept = best_id()
+        self.workspace.keep_only(kept, {t.id for t in engine.state.trials.values() if t.has_ended})
+
+        def on_end(trial: TrialState) -> None:
+            nonlocal kept
+            before, kept = kept, best_id()
+            also = engine.state.trials[before] if before else trial
+            self.workspace.keep_only(kept, {t.id for t in (trial, also) if t.has_ended})
 
         with self.context.progress.stage(name, total if self.kind == "sweep" else float(self.inputs.epochs)) as bar:
             run_trials(
@@ -250,12 +269,11 @@ class _Sweep:
     def finish(self, engine: Engine) -> SweepRun:
         """Write the artifact; when the user interrupted, only say how far it came."""
         state, store = engine.state, self.context.store
-        earlier = store.find(self.context.key(self.key))
-        records = tuple(_record(state, t, self.workspace, earlier) for t in state.trials.values())
-        best = _best(state, records)
+        records = trial_records(state, self.workspace, store.find(self.context.key(self.key)))
+        best = best_of(state, records)
         if self.context.stop.is_set() and not engine.is_done:
             return SweepRun(None, records, best)
-        _raise_if_all_failed(records, self.key)
+        raise_if_all_failed(records, self.key)
         with store.write(
             self.context.key(self.key),
             kind=self.kind,
@@ -267,97 +285,17 @@ class _Sweep:
                 "mode": self.spec.mode,
                 "num_samples": self.inputs.num_samples,
                 "exhausted": engine.exhausted,
+                "over": engine.over,
+                "goal": self._goal_facts(),
                 "best": best.id if best else None,
                 "trials": len(records),
             },
         ) as writer:
-            rows = [{**dataclasses.asdict(r), "weights": None} for r in records]
-            write_atomic(writer.path / "trials.json", json.dumps(rows, indent=1, default=str) + "\n")
-            board = leaderboard(records, metric=self.spec.score, mode=self.spec.mode)
-            write_atomic(writer.path / "leaderboard.json", json.dumps(board, indent=1, default=str) + "\n")
-            if best is not None and best.weights is not None:
-                shutil.copyfile(best.weights, writer.path / WEIGHTS)
+            write_files(writer.path, records, best, self.spec)
         self.workspace.remove()
         artifact = store.find(self.context.key(self.key))
         assert artifact is not None
-        return _opened(artifact)
+        return open_sweep(artifact)
 
-
-def _identity(spec: TuneSpec, inputs: SweepInputs, seed: int) -> dict[str, Any]:
-    """Everything that decides a trial's result, but how many there are and how long they may take."""
-    document = {
-        "base": {
-            k: v for k, v in inputs.base.model_dump(mode="json").items() if not k.startswith(("num_", "cpus", "gpus"))
-        },
-        "model": inputs.model,
-        "preprocess": dataclasses.asdict(inputs.preprocess),
-        "weights": _file_digest(Path(inputs.weights)) or inputs.weights,
-        "num_classes": inputs.num_classes,
-        "epochs": inputs.epochs,
-        "head_init": _file_digest(inputs.head_init) if inputs.head_init else None,
-        "param_space": {name: domain.model_dump(mode="json") for name, domain in inputs.param_space.items()},
-        "enqueue": [dict(p) for p in inputs.enqueue],
-        "tune": spec.model_dump(
-            mode="json", include={"search", "scheduler", "grace_period", "reduction_factor", "metric"}
-        ),
-        "dataset": inputs.dataset_id,
-        "class_weights": inputs.class_weights,
-        "balanced": inputs.balanced,
-        "seed": seed,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(document))
-    return plain
-
-
-def _file_digest(path: Path) -> str | None:
-    """The hash of a file in the place of its path, which a move of the store would change."""
-    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def _record(state: SweepState, trial: TrialState, workspace: Workspace, earlier: Artifact | None) -> TrialRecord:
-    row = state.best_row(trial) or {}
-    weights = workspace.weights(trial.id)
-    if weights is None and earlier is not None and earlier.meta.get("best") == trial.id:
-        weights = earlier.file(WEIGHTS)
-    running = not trial.has_ended
-    return TrialRecord(
-        id=trial.id,
-        params=trial.params,
-        status="stopped" if trial.status == "running" or trial.status == "paused" else trial.status,
-        epochs=trial.epochs,
-        metrics=row,
-        best_epoch=int(row.get("epoch", 0)),
-        seconds=round(sum(float(r.get("epoch_s", 0.0)) for r in trial.curve), 3),
-        curve=tuple(trial.curve),
-        reason="interrupted; it goes on when the sweep is run again" if running else trial.reason,
-        weights=weights,
-    )
-
-
-def _best(state: SweepState, records: tuple[TrialRecord, ...]) -> TrialRecord | None:
-    best = state.best()
-    return next((r for r in records if best is not None and r.id == best.id), None)
-
-
-def _opened(artifact: Artifact) -> SweepRun:
-    rows = json.loads(artifact.file("trials.json").read_text(encoding="utf-8"))
-    best = artifact.meta["best"]
-    weights = artifact.path / WEIGHTS
-    records = tuple(
-        TrialRecord(
-            **{
-                **row,
-                "curve": tuple(row["curve"]),
-                "weights": weights if row["id"] == best and weights.is_file() else None,
-            }
-        )
-        for row in rows
-    )
-    return SweepRun(artifact, records, next((r for r in records if r.id == best), None))
-
-
-def _raise_if_all_failed(records: tuple[TrialRecord, ...], key: str) -> None:
-    if not records or any(r.status not in ("failed", "lost") or r.metrics for r in records):
-        return
-    count = "The trial" if len(records) == 1 else f"All {len(records)} trials"
-    raise StageError(f"{count} of {key} failed.", seen=records[-1].reason)
+    def _goal_facts(self) -> list[float | None]:
+        return [self.spec.target, self.spec.plateau]

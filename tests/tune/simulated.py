@@ -11,9 +11,9 @@ from autodl_ray.spec import Choice, Domain, Float, Int
 from autodl_ray.tune.contracts import SearchContext
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.journal import Journal, read_journal
-from autodl_ray.tune.proposers import PROPOSERS
+from autodl_ray.tune.proposers import make_proposer
 from autodl_ray.tune.schedulers import Goal, make_scheduler
-from autodl_ray.tune.state import SweepState
+from autodl_ray.tune.state import SweepState, TrialState
 
 EPOCHS = 9
 SPACE: dict[str, Domain] = {
@@ -57,7 +57,7 @@ def opened(
     engine = Engine(
         state,
         journal,
-        PROPOSERS[search](space, "max", seed),
+        make_proposer(search, context),
         space,
         (defaults,),
         num_samples,
@@ -75,17 +75,27 @@ def train_all(
     score: Callable[[Mapping[str, Any], int], float] = accuracy,
     kill_after: float = math.inf,
     trained: list[tuple[str, int]] | None = None,
+    slots: int = 1,
 ) -> None:
-    """Train every trial of the engine; raise :class:`Killed` after so many epochs."""
-    epochs = 0
-    while (trial := engine.next_trial()) is not None:
-        for epoch in range(trial.epochs + 1, EPOCHS + 1):
-            if epochs >= kill_after:
-                raise Killed
-            epochs += 1
-            if trained is not None:
-                trained.append((trial.id, epoch))
-            if not engine.report(trial.id, {"epoch": epoch, "accuracy": score(trial.params, epoch)}):
-                break
-        else:
+    """Train every trial of the engine, ``slots`` side by side; raise :class:`Killed` after so many epochs.
+
+    The places take turns: each trains one epoch of its trial, or begins another trial.
+    """
+    epochs, places = 0, list[TrialState]()
+    while True:
+        while len(places) < slots and (begun := engine.next_trial()) is not None:
+            places.append(begun)
+        if not places:
+            return
+        trial = places.pop(0)
+        if epochs >= kill_after:
+            raise Killed
+        epochs += 1
+        epoch = trial.epochs + 1
+        if trained is not None:
+            trained.append((trial.id, epoch))
+        goes_on = engine.report(trial.id, {"epoch": epoch, "accuracy": score(trial.params, epoch)})
+        if goes_on and epoch < EPOCHS:
+            places.insert(0 if slots == 1 else len(places), trial)
+        elif goes_on:
             engine.ended(trial.id)

@@ -16,7 +16,7 @@ from autodl_ray.spec import Domain, Float
 from autodl_ray.tune.contracts import SearchContext
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.journal import Journal, read_journal
-from autodl_ray.tune.proposers import RandomProposer
+from autodl_ray.tune.proposers import make_proposer
 from autodl_ray.tune.ray_tune import TrialJob, run_trials
 from autodl_ray.tune.schedulers import make_scheduler
 from autodl_ray.tune.state import SweepState, TrialState
@@ -46,7 +46,7 @@ def sweep(
         context = SearchContext(SPACE, "max", 0, EPOCHS, baseline={"lr": 0.5}, num_samples=num_samples)
         state = SweepState("accuracy", "max", make_scheduler(scheduler, context)).fold(read_journal(path))
         engine = Engine(
-            state, journal, RandomProposer(SPACE, "max", 0), SPACE, ({"lr": 0.5},), num_samples, EPOCHS, deadline
+            state, journal, make_proposer("random", context), SPACE, ({"lr": 0.5},), num_samples, EPOCHS, deadline
         )
         engine.settle()
         run_trials(

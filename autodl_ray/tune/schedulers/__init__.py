@@ -29,13 +29,15 @@ def make_scheduler(name: str, context: SearchContext, *, patience: int = 0) -> S
 def _freeze_thaw(context: SearchContext) -> Scheduler:
     from autodl_ray.tune.forest import FreezeThaw
 
-    return FreezeThaw(context)
+    scheduler: Scheduler = FreezeThaw(context)
+    return scheduler
 
 
 def _curve(context: SearchContext) -> Scheduler:
     from autodl_ray.tune.forest import CurveStop
 
-    return CurveStop(context)
+    scheduler: Scheduler = CurveStop(context)
+    return scheduler
 
 
 SCHEDULERS: Mapping[str, Callable[[SearchContext], Scheduler]] = {
