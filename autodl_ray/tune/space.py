@@ -182,6 +182,7 @@ class Encoding:
     Attributes:
         names: Of the columns, e.g. ``lr``, ``optimizer=sgd``, ``momentum``, ``momentum?``.
         owners: The field of each column.
+        first: The first column of each field.
         is_number: (D,) bool, which columns are numbers; the others are 0 or 1 (positions with ``onehot=False``).
     """
 
@@ -201,6 +202,7 @@ class Encoding:
             numbers += [not isinstance(domain, Choice), *[False] * (len(made) - 1)]
         self.names = tuple(names)
         self.owners = tuple(owners)
+        self.first = {name: first for name, _, first in self._columns}
         self.is_number: NDArray[np.bool_] = np.array(numbers, dtype=bool)
 
     def encode(self, params: Mapping[str, Any]) -> NDArray[np.float64]:
