@@ -107,6 +107,12 @@ class Console:
             self._out.write(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
             self._out.flush()
 
+    def json_line(self, document: dict[str, Any]) -> None:
+        """Print a JSON document on one line of standard output (with ``--json`` only)."""
+        if self.json_output:
+            self._out.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+            self._out.flush()
+
     def error(self, text: str) -> None:
         """Print an error, last, on standard error."""
         first, *rest = text.split("\n")

@@ -11,10 +11,10 @@ __all__ = ["runs_app"]
 
 def runs_app() -> Any:
     """Build the sub-commands of `autodl runs`."""
-    from autodl_ray.cli.runs import comparing, exporting, importance, listing, showing
+    from autodl_ray.cli.runs import comparing, exporting, importance, listing, showing, watch
 
     cli = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=_help())
-    for part in (listing, showing, comparing, importance, exporting):
+    for part in (listing, showing, watch, comparing, importance, exporting):
         part.add_to(cli)
     return cli
 
