@@ -30,6 +30,7 @@ L2_GRID = tuple(float(v) for v in np.logspace(0, -5, 11))
 
 _MAX_SEARCH_VALUES = 20_000_000  # of the feature matrix that the search looks at; more rows wait for the last fit
 _MAX_ITERATIONS = 100
+_PROBED_ROWS = 512
 _ONE_THREAD_BELOW = 4_000_000
 """Values of a feature matrix below which one thread is used: Ray starts beside the fit, and two threads wait for each
 other while another process has a core (1,766 × 1,280 features, 6 classes, busy machine: 4.2 s with two, 0.7 with one;
@@ -113,11 +114,12 @@ def _fit(
     seed: int,
     class_weights: tuple[float, ...] | None,
 ) -> HeadFit:
+    columns = _distinct_columns(features)
     mean, scale = features.mean(axis=0), _inverse_std(features)
-    rows_used = _search_rows(features, seed)
-    x, y = _standardised(features[rows_used], mean, scale), labels[rows_used]
-    val = _standardised(val_features, mean, scale)
-    theta = np.zeros((features.shape[1] + 1, num_classes), dtype=np.float64)
+    rows_used = _search_rows(features, columns, seed)
+    x, y = columns.standardised(features[rows_used], mean, scale), labels[rows_used]
+    val = columns.standardised(val_features, mean, scale)
+    theta = np.zeros((len(columns.first) + 1, num_classes), dtype=np.float64)
     by_class = np.ones(num_classes) if class_weights is None else np.array(class_weights)
     tried: list[_Tried] = []
     for l2 in L2_GRID:
@@ -130,8 +132,9 @@ def _fit(
             break
     _, row, theta = min(tried, key=lambda one: one.loss)
     if len(x) < len(features):
-        theta = _minimise(_standardised(features, mean, scale), labels, by_class[labels], l2=row["l2"], start=theta)
-    weight = (theta[:-1] * scale[:, None]).T.astype(np.float32)
+        x = columns.standardised(features, mean, scale)
+        theta = _minimise(x, labels, by_class[labels], l2=row["l2"], start=theta)
+    weight = (columns.spread(theta[:-1]) * scale[:, None]).T.astype(np.float32)
     bias = (theta[-1] - _product(weight.astype(np.float64), mean.astype(np.float64))).astype(np.float32)
     scores = score(_softmax(_product(val_features, weight.T) + bias), val_labels)
     return HeadFit(np.ascontiguousarray(weight), bias, row["l2"], scores, tuple(one.row for one in tried))
@@ -181,13 +184,55 @@ def _inverse_std(features: Array) -> Array:
     )
 
 
-def _standardised(features: Array, mean: Array, scale: Array) -> Array:
-    result: Array = (features - mean) * scale
-    return result
+class _Columns(NamedTuple):
+    """The distinct features: a grey picture has every pixel three times, and three equal weights are one.
+
+    The smallest weights that k equal columns can share are w / k each, with the penalty w² / k: that is one column,
+    √k times as long. So the solution is the same, in a third of the time.
+
+    Attributes:
+        first: (U,) a column of each kind, in order.
+        kind: (D,) which of them each column equals.
+        root: (U,) float32, the square root of how many there are.
+    """
+
+    first: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    root: Array
+
+    def standardised(self, features: Array, mean: Array, scale: Array) -> Array:
+        """Return (N, U) of (N, D)."""
+        if len(self.first) == features.shape[1]:
+            return np.asarray((features - mean) * scale, dtype=np.float32)
+        made = (features[:, self.first] - mean[self.first]) * (scale[self.first] * self.root)
+        return np.ascontiguousarray(made, dtype=np.float32)
+
+    def spread(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the weights (D, C) of all columns from those (U, C) of the distinct ones."""
+        shared: npt.NDArray[np.float64] = (weight / self.root[:, None])[self.kind]
+        return shared
 
 
-def _search_rows(features: Array, seed: int) -> npt.NDArray[np.int64] | slice:
-    most = max(1000, _MAX_SEARCH_VALUES // features.shape[1])
+def _distinct_columns(features: Array) -> _Columns:
+    """Find equal columns: first by some rows, then by all."""
+    width = features.shape[1]
+    alone = _Columns(np.arange(width), np.arange(width), np.ones(width, dtype=np.float32))
+    some = np.ascontiguousarray(features[:: max(1, len(features) // _PROBED_ROWS)].T)
+    seen: dict[bytes, int] = {}
+    kind = np.array([seen.setdefault(column.tobytes(), len(seen)) for column in some], dtype=np.int64)
+    if len(seen) == width:
+        return alone
+    first = np.zeros(len(seen), dtype=np.int64)
+    first[kind[::-1]] = np.arange(width)[::-1]
+    for start in range(0, len(features), _PROBED_ROWS):
+        part = features[start : start + _PROBED_ROWS]
+        if not np.array_equal(part, part[:, first][:, kind]):
+            return alone
+    return _Columns(first, kind, np.sqrt(np.bincount(kind)).astype(np.float32))
+
+
+def _search_rows(features: Array, columns: _Columns, seed: int) -> npt.NDArray[np.int64] | slice:
+    most = max(1000, _MAX_SEARCH_VALUES // len(columns.first))
     if len(features) <= most:
         return slice(None)
     return np.sort(rng_for(seed, "head rows").permutation(len(features))[:most])
