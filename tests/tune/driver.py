@@ -1,4 +1,4 @@
-"""A sweep on digits in its own process, for the tests that kill it: ``python -m tests.tune.driver STORE DIGITS N``."""
+"""A sweep on digits in a process of its own, to be killed: ``python -m tests.tune.driver STORE DIGITS N [TUNE]``."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def main() -> None:
     from autodl_ray import tune
 
     store, digits, num_samples = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    spec = TuneSpec(search="random", **json.loads(sys.argv[4] if len(sys.argv) > 4 else "{}"))
     ensure_ray(store, num_cpus=2, num_gpus=0, object_store_bytes=200 * 2**20)
     inputs = sweep_inputs(digits, num_samples=num_samples)
-    result = tune.run(TuneSpec(search="random"), inputs, key="sweep", context=sweep_context(store))
+    result = tune.run(spec, inputs, key="sweep", context=sweep_context(store))
     assert result.best is not None
     trials = {t.id: [t.status, t.epochs, dict(t.params)] for t in result.trials}
     sys.stdout.write(json.dumps({"best": result.best.id, "trials": trials}) + "\n")
