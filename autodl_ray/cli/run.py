@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from autodl_ray.cli.console import Console, ConsoleProgress, human_seconds
-from autodl_ray.errors import RunInterrupted, SpecError
+from autodl_ray.errors import RunInterrupted, SpecError, StageError
 from autodl_ray.spec import ExperimentSpec, load_spec, parse_spec, with_overrides
 
 if TYPE_CHECKING:
@@ -116,6 +116,12 @@ def run(
     place = store or os.environ.get("AUTODL_STORE") or "runs"
     result = _execute(wanted, place, console, started)
     _print(result, console)
+    if result.missed_limits is not None:
+        raise StageError(
+            "The delivered model does not keep tune.limits.",
+            seen=result.missed_limits,
+            hint="allow more, take a smaller model with --model, or a smaller model.image_size",
+        )
     if result.interrupted:
         raise RunInterrupted(
             "Stopped before the budget was used; the best model so far is in the bundle.", hint=f"resume: {_line()}"
@@ -182,6 +188,9 @@ def _print(result: RunResult, console: Console) -> None:
     console.print(f"dataset   {result.dataset_id}")
     console.print(f"test      {_test_line(result.report.meta)}")
     console.print(f"int8      {result.int8}")
+    for name in ("repeat", "limits"):
+        if name in result.facts:
+            console.print(f"{name:<9} {result.facts[name]['line']}")
     console.print(f"report    {_relative(result.report.path / 'report.html')}")
     console.print(f"bundle    {_relative(result.bundle.path)}  ({human_seconds(result.seconds)} in all)")
     console.print()

@@ -9,6 +9,7 @@ from typing import Any
 
 from autodl_ray.evaluate import figures
 from autodl_ray.evaluate.report import EvaluationReport
+from autodl_ray.evaluate.search_figures import search_figures
 from autodl_ray.evaluate.tables import Mistake
 
 __all__ = ["render_html"]
@@ -43,6 +44,8 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         confusion=figures.confusion_svg(scores.confusion_matrix, scores.classes),
         reliability=figures.reliability_svg(scores.calibration),
         curve_figures=_curves(report.curves),
+        search_figures=search_figures(report.search),
+        limits=_limits(report.search),
         leaderboard=_table(report.leaderboard[:_MAX_ROWS], source=report.model.get("source")),
         int8=_int8(report),
         model_facts={k: v for k, v in report.model.items() if k not in _OWN_MODEL_KEYS},
@@ -61,6 +64,12 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         figures.curves_svg(rows, {"loss": "validation loss", "train_loss": "training loss"}, label="loss by epoch"),
     )
     return [figure for figure in both if figure is not None]
+
+
+def _limits(search: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Columns and cells of the Pareto table; None without limits."""
+    limits = search.get("limits")
+    return {**limits, "table": _table(limits["rows"], source=None)} if limits else None
 
 
 def _confidence_note(report: EvaluationReport) -> str:

@@ -48,6 +48,9 @@ class EvaluateInputs:
         spec_digest: Of the whole experiment.
         made: How else the model was made: command, seconds and the like.
         judged: Which file ``predict`` is: its name in the report.
+        search: What the page's section on the search shows: ``metric``, ``mode``, ``space`` and ``trials`` (rows with
+            ``trial``, ``params``, ``value``, ``status``, ``epochs``), ``importance`` (rows with ``name``, ``value``,
+            ``low``, ``high``), ``repeat`` and ``limits``; each may be left out.
     """
 
     predict: Predict
@@ -63,6 +66,7 @@ class EvaluateInputs:
     spec_digest: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
     judged: str = "fp32"
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", context: Context) -> Artifact:
@@ -110,6 +114,7 @@ def run(spec: EvaluateSpec, inputs: EvaluateInputs, *, key: str = "report", cont
 def _facts_digest(inputs: EvaluateInputs) -> str:
     """Hash of what is shown beside the scores; ``made`` is left out, as its seconds differ in every attempt."""
     shown = [inputs.model, inputs.dataset, inputs.leaderboard, inputs.curves, inputs.int8, inputs.judged]
+    shown += [inputs.search] if inputs.search else []
     text = json.dumps(shown, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -162,6 +167,7 @@ def _report(
         int8=None if inputs.int8 is None else _jsonable(inputs.int8),
         leaderboard=tuple(_jsonable(row) for row in inputs.leaderboard),
         curves=tuple(_jsonable(row) for row in inputs.curves),
+        search=_jsonable(inputs.search),
         openings=tuple(_jsonable(row) for row in inputs.openings),
         made={**made, "judged_file": inputs.judged, "packages": package_versions()},
     )

@@ -2,5 +2,6 @@
 
 from autodl_ray.export.bundle import write_bundle
 from autodl_ray.export.candidate import CandidateInputs, make_candidate, weights_digest
+from autodl_ray.export.variants import only_variant
 
-__all__ = ["CandidateInputs", "make_candidate", "weights_digest", "write_bundle"]
+__all__ = ["CandidateInputs", "make_candidate", "only_variant", "weights_digest", "write_bundle"]

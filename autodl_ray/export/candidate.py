@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from autodl_ray.export.onnx import Exporter
     from autodl_ray.export.parity import ParityRecord
 
-__all__ = ["CandidateInputs", "make_candidate", "weights_digest"]
+__all__ = ["CandidateInputs", "content_version", "make_candidate", "weights_digest"]
 
 PARITY_JSON = "parity.json"
 _PARITY_SHARE = 0.25  # of the time left
@@ -178,7 +178,7 @@ def _write(
     preprocess = PreprocessInfo.of(inputs.preprocess)
     info = BundleInfo(
         name=name,
-        version=_version(files, inputs.classes, preprocess),
+        version=content_version(files, inputs.classes, preprocess),
         classes=inputs.classes,
         preprocess=preprocess,
         model=inputs.model_name,
@@ -199,8 +199,8 @@ def _val_scores(inputs: CandidateInputs, parity: ParityRecord) -> dict[str, floa
     return dict(parity.scores if parity.pictures == len(inputs.val) else inputs.val_scores)
 
 
-def _version(files: Mapping[Variant, bytes], classes: tuple[str, ...], preprocess: PreprocessInfo) -> str:
-    """First 12 hex of the sha256 over all that decides an answer."""
+def content_version(files: Mapping[Variant, bytes], classes: tuple[str, ...], preprocess: PreprocessInfo) -> str:
+    """Return the first 12 hex of the sha256 over all that decides an answer."""
     parts = {
         "files": {variant: hashlib.sha256(data).hexdigest() for variant, data in files.items()},
         "classes": classes,

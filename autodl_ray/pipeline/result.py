@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class LeaderboardRow:
         seconds: Wall-clock it took.
         status: How it ended.
         params: What was particular to it.
+        judged: What was scored: ``trained``: the network while it was trained; ``exported`` or ``exported int8``: the
+            file that was made of it, on the whole validation split.
     """
 
     source: str
@@ -33,6 +36,7 @@ class LeaderboardRow:
     seconds: float
     status: str
     params: dict[str, Any]
+    judged: str = "trained"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain data."""
@@ -54,6 +58,8 @@ class RunResult:
         seconds: Wall-clock of all attempts.
         interrupted: Whether the user stopped it early.
         repeated: Whether the run was done already and nothing was done again.
+        facts: What was found beside: ``repeat`` (the same settings with other seeds) and ``limits`` (what the files of
+            each model take, and whether the delivered one keeps ``tune.limits``).
     """
 
     name: str
@@ -66,6 +72,13 @@ class RunResult:
     seconds: float
     interrupted: bool = False
     repeated: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missed_limits(self) -> str | None:
+        """Why the delivered model does not keep ``tune.limits``; None where it does, or where there are none."""
+        limits = self.facts.get("limits")
+        return None if limits is None or limits["met"] else str(limits["line"])
 
     @property
     def int8(self) -> str:
@@ -89,4 +102,5 @@ class RunResult:
             "int8": self.int8,
             "test": self.report.meta,
             "leaderboard": [row.to_json() for row in self.leaderboard],
+            **{name: self.facts[name] for name in ("repeat", "limits") if name in self.facts},
         }

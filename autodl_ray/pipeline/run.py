@@ -12,10 +12,11 @@ from autodl_ray import data
 from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
 from autodl_ray.errors import AutoDLError, DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
-from autodl_ray.pipeline.planner import Action, Observation, decide
+from autodl_ray.pipeline.planner import Action, Observation, decide, finish_seconds
 from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
+from autodl_ray.pipeline.repeats import repeat_training
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
 from autodl_ray.pipeline.state import Run, begin, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
@@ -128,7 +129,7 @@ def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, c
     write_atomic(
         context.folder / "leaderboard.json", json.dumps([r.to_json() for r in board], indent=1, default=str) + "\n"
     )
-    record.note(winner=winner.row.source)
+    record.note(winner=winner.row.source, **state.facts)
     record.end("interrupted" if interrupted else "done")
     return RunResult(
         name=context.run,
@@ -140,6 +141,7 @@ def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, c
         winner=winner.row.source,
         seconds=context.budget.spent_s(),
         interrupted=interrupted,
+        facts=dict(state.facts),
     )
 
 
@@ -153,6 +155,8 @@ def _search_and_train(state: Run, record: RunRecord) -> Action:
         action = decide(seen) if earlier is None or seen.stopping else Action(**earlier)
         state.context.progress.say(f"{action.kind}: {action.reason}")
         if action.kind == "finish":
+            if not seen.stopping:
+                repeat_training(state, seconds=seen.left_s - finish_seconds(seen))
             return action
         if earlier is None:
             record.decided(step, action)
@@ -213,4 +217,5 @@ def _look_up(record: RunRecord, store: Store, name: str, version: DatasetVersion
         winner=record.fact("winner"),
         seconds=record.spent_s,
         repeated=True,
+        facts={name: fact for name in ("repeat", "limits") if (fact := record.fact(name)) is not None},
     )

@@ -53,6 +53,7 @@ class Run:
         contenders: The best model of each step so far.
         rows: The leaderboard so far.
         speeds: Measured: infer_per_s, export_s, train_per_s.
+        facts: What is noted with the run at its end: ``repeat``, ``limits``.
     """
 
     spec: ExperimentSpec
@@ -62,6 +63,7 @@ class Run:
     contenders: list[Contender] = field(default_factory=list)
     rows: list[LeaderboardRow] = field(default_factory=list)
     speeds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     head_init: Path | None = None
     _source: StreamSource | None = None
     _balanced: Balanced | None = None

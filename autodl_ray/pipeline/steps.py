@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,38 +13,33 @@ from autodl_ray.artifacts import Artifact
 from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.pipeline.candidates import candidate_of
 from autodl_ray.pipeline.feeding import show_first_batch
+from autodl_ray.pipeline.judging import as_exported, judge_delivered, judge_others
+from autodl_ray.pipeline.limits import within_limits
 from autodl_ray.pipeline.planner import Action
 from autodl_ray.pipeline.result import LeaderboardRow
+from autodl_ray.pipeline.search_facts import search_facts
 from autodl_ray.pipeline.state import Contender, Run, ranked
 from autodl_ray.spec import spec_digest
 
 if TYPE_CHECKING:
+    from autodl_ray.spec import Domain, TrainSpec
     from autodl_ray.tune import SweepInputs, SweepRun
 
-__all__ = ["finish", "search"]
+__all__ = ["finish", "search", "sweep_inputs"]
 
 
 def search(run: Run, action: Action, *, key: str) -> SweepRun:
     """Run the trials of an action (a sweep, or one final training) and enter them for the win."""
     from autodl_ray import tune
 
-    deadline = time.time() + action.seconds if action.seconds is not None else None
-    spec = run.spec.tune
-    inputs = tune.SweepInputs(
-        base=_base(run, action),
-        model=run.network.entry.name,
-        preprocess=run.network.preprocess,
-        weights=run.network.weights,
-        num_classes=run.version.num_classes,
-        source=run.source,
+    spec, given = run.spec.tune, _given(run, action)
+    inputs = sweep_inputs(
+        run,
+        base=run.spec.train_with(given),
         num_samples=action.num_samples,
         epochs=action.epochs,
-        deadline=deadline,
-        head_init=run.head_init,
+        deadline=time.time() + action.seconds if action.seconds is not None else None,
         param_space=dict(spec.param_space or run.network.entry.param_space) if action.kind == "sweep" else {},
-        dataset_id=run.version.id,
-        class_weights=run.balanced.loss_weights,
-        balanced=run.balanced.way == "sampler",
     )
     _show_batch(run, inputs)
     sweep = tune.run(spec, inputs, key=key, context=run.context)
@@ -58,7 +53,7 @@ def search(run: Run, action: Action, *, key: str) -> SweepRun:
             epochs=trial.epochs,
             seconds=round(trial.seconds, 2),
             status=trial.status,
-            params=dict(trial.params),
+            params={**given, **trial.params},
         )
         run.rows.append(row)
         if sweep.best is not None and trial.id == sweep.best.id and sweep.best_weights is not None:
@@ -68,12 +63,40 @@ def search(run: Run, action: Action, *, key: str) -> SweepRun:
     return sweep
 
 
-def _base(run: Run, action: Action) -> Any:
-    params: dict[str, Any] = {}
-    best = [r for r in run.rows if r.source.startswith("sweep ")]
-    if action.kind == "train" and best:
-        params = ranked(best, run.metric)[0].params
-    return run.spec.train_with(params)
+def sweep_inputs(
+    run: Run,
+    *,
+    base: TrainSpec,
+    num_samples: int,
+    epochs: int,
+    deadline: float | None,
+    param_space: Mapping[str, Domain],
+) -> SweepInputs:
+    """Return what the trials of a sweep of this run have in common: its network, data, balance and first head."""
+    from autodl_ray import tune
+
+    return tune.SweepInputs(
+        base=base,
+        model=run.network.entry.name,
+        preprocess=run.network.preprocess,
+        weights=run.network.weights,
+        num_classes=run.version.num_classes,
+        source=run.source,
+        num_samples=num_samples,
+        epochs=epochs,
+        deadline=deadline,
+        head_init=run.head_init,
+        param_space=param_space,
+        dataset_id=run.version.id,
+        class_weights=run.balanced.loss_weights,
+        balanced=run.balanced.way == "sampler",
+    )
+
+
+def _given(run: Run, action: Action) -> dict[str, Any]:
+    """Return the settings that the trials of an action begin with: for a training, those of the best trial."""
+    trials = [r for r in run.rows if r.source.startswith("sweep ")]
+    return dict(ranked(trials, run.metric)[0].params) if action.kind == "train" and trials else {}
 
 
 def _show_batch(run: Run, inputs: SweepInputs) -> None:
@@ -99,30 +122,32 @@ def _show_batch(run: Run, inputs: SweepInputs) -> None:
 def finish(run: Run, action: Action) -> tuple[Artifact, Artifact, Contender]:
     """Export the best model, open the sealed test split once, and replace the bundle.
 
+    With ``tune.limits`` the best model that keeps them is delivered, or the one that comes nearest (see
+    :mod:`autodl_ray.pipeline.limits`).
+
     Returns:
         bundle, report, and the contender that won.
     """
-    winner = run.best()
-    for _ in run.contenders:  # the exported file is judged; where it is worse than was trained, another may win
-        candidate = candidate_of(run, winner, int8=action.int8, quick=False)
-        winner = _as_exported(run, winner, candidate)
-        if run.best() is winner:
-            break
-        winner = run.best()
-    candidate = candidate_of(run, winner, int8=action.int8, quick=False)
+    if run.spec.tune.limits:
+        winner, candidate = within_limits(run, int8=action.int8)
+    else:
+        winner, candidate = _best_exported(run, action)
+    winner = judge_delivered(run, winner, candidate)
+    judge_others(run, winner)
     report = _report(run, winner, candidate)
     bundle = export.write_bundle(candidate, report=report, serve=run.spec.serve, context=run.context)
     return bundle, report, winner
 
 
-def _as_exported(run: Run, contender: Contender, candidate: Artifact) -> Contender:
-    """Give the contender (and its row of the leaderboard) the validation scores of its exported file."""
-    scores = open_bundle(candidate.path, verify=False)[1].val_scores
-    row = replace(contender.row, accuracy=scores["accuracy"], macro_f1=scores["macro_f1"])
-    exported = replace(contender, row=row)
-    run.rows[run.rows.index(contender.row)] = row
-    run.contenders[run.contenders.index(contender)] = exported
-    return exported
+def _best_exported(run: Run, action: Action) -> tuple[Contender, Artifact]:
+    winner = run.best()
+    for _ in run.contenders:  # the exported file is judged; where it is worse than was trained, another may win
+        candidate = candidate_of(run, winner, int8=action.int8, quick=False)
+        winner = as_exported(run, winner, candidate)
+        if run.best() is winner:
+            break
+        winner = run.best()
+    return winner, candidate_of(run, winner, int8=action.int8, quick=False)
 
 
 def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
@@ -147,6 +172,7 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
             model={"name": winner.network.entry.name, "source": winner.row.source, "version": info.version},
             dataset=_dataset_facts(run),
             leaderboard=[{**row.to_json(), "chosen": row == winner.row} for row in ranked(run.rows, run.metric)],
+            search=search_facts(run),
             curves=list(winner.curve),
             int8=info.int8.model_dump(),
             openings=json.loads(record.read_text()),
