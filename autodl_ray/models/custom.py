@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from autodl_ray.errors import SpecError, near_names
-from autodl_ray.spec.sections import Choice, Float
+from autodl_ray.spec.sections import Choice, Domain, Float
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ __all__ = ["custom_entry", "import_dotted"]
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SIDE = 224
 _LR = 2e-3
-_SPACE = MappingProxyType(
+_SPACE: Mapping[str, Domain] = MappingProxyType(
     {
         "lr": Float(low=_LR / 10, high=_LR * 4, log=True),
         "weight_decay": Float(low=1e-4, high=0.2, log=True),

@@ -41,7 +41,12 @@ class StepInputs:
         Returns:
             (B, 3, S, S) float32, and (B,) int64 classes or, where pictures were mixed, (B, C) float32 soft labels.
         """
-        pictures, targets = self.mixed(batch, epoch=epoch, step=step)
+        return self.tensors(*self.mixed(batch, epoch=epoch, step=step))
+
+    def tensors(
+        self, pictures: ImageArray, targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+    ) -> tuple[Tensor, Tensor]:
+        """Bring what :meth:`mixed` made, or a part of it, to the device; as :meth:`make` returns it."""
         images = normalize(torch.from_numpy(pictures).to(self.device), self.config.preprocess)
         return images, torch.from_numpy(targets).to(self.device)
 

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import copy
-import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from autodl_ray.augment.policy import AugmentPolicy
-from autodl_ray.errors import StageError, StoreError
-from autodl_ray.models.classifier import Classifier, save_weights
-from autodl_ray.seeding import seed_for
-from autodl_ray.train.checkpoint import BEST, load_checkpoint, save_checkpoint
+from autodl_ray.errors import StageError
+from autodl_ray.models.classifier import Classifier
+from autodl_ray.train.batch_size import measure_batch_size
+from autodl_ray.train.checkpoint import BEST, Checkpoints, load_checkpoint
 from autodl_ray.train.config import FitConfig
-from autodl_ray.train.counts import Counts, EpochStats
+from autodl_ray.train.counts import EpochStats
 from autodl_ray.train.initial import initial_model
-from autodl_ray.train.inputs import StepInputs
-from autodl_ray.train.losses import classification_loss
 from autodl_ray.train.memory import kept_memory
-from autodl_ray.train.optim import MovingAverage, build_optimizer, set_lr
 from autodl_ray.train.peers import Alone, Peers, StepVote
 from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
-from autodl_ray.train.precision import Precision, autocast, faster_precision
+from autodl_ray.train.precision import check_precision
 from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
-from autodl_ray.train.slices import Slices, sliced
+from autodl_ray.train.slices import sliced
 from autodl_ray.train.source import BatchLike, Source
+from autodl_ray.train.state import TrainState, check_same
+from autodl_ray.train.step import Place, StepOutcome, Stepper
+from autodl_ray.train.telemetry import LogConfig, StepFacts, Telemetry
 from autodl_ray.train.threads import torch_threads
-from autodl_ray.train.validate import validate
+from autodl_ray.train.validate import Validation, validate
 
 __all__ = ["fit"]
 
@@ -50,13 +50,19 @@ def fit(
     head_init: Path | None = None,
     num_threads: int | None = None,
     peers: Peers | None = None,
+    log: LogConfig | None = None,
 ) -> FitResult:
     """Train, or go on training, in ``folder``.
 
     After each epoch the model is validated, ``last.pt`` and (when it is the best so far) ``best.safetensors`` are
     written, and then ``report`` is called with ``epoch`` (1-based), ``loss``, ``accuracy``, ``macro_f1`` (validation),
     ``train_loss`` (as it is minimised: of mixed, smoothed and weighted targets), ``lr``, ``images_per_s``,
-    ``data_wait`` (share of the time), ``epoch_s`` and ``epochs_planned``.
+    ``data_wait`` (share of the time), ``epoch_s``, ``epochs_planned``, ``precision``, ``batch_size``, where it is
+    smaller ``micro_batch``, and what :class:`~autodl_ray.train.telemetry.Telemetry` adds.
+
+    A training that was stopped goes on in the middle of an epoch: no sample comes twice or not at all, and on a
+    processor the result is bitwise that of an unbroken one. With more ``epochs`` than before it is extended (see
+    :func:`~autodl_ray.train.plan.extended_position`).
 
     Args:
         config: Everything that decides the result.
@@ -68,22 +74,29 @@ def fit(
         head_init: A head that :func:`autodl_ray.train.head.fit_head` found, to start from.
         num_threads: Of torch; None: as they are.
         peers: The other workers; None: there are none.
+        log: Where live metrics go; None: into ``folder``.
 
     Raises:
         StoreError: The folder holds a training with another configuration, or cannot be written.
-        StageError: The loss is no longer a number.
+        ResourceError: The device does not have the precision.
+        StageError: The loss is no longer a number, or one picture does not fit into memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with kept_memory(), torch_threads(num_threads), torch.random.fork_rng(devices=[]):
-        run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers or Alone())
-        alone = run.peers.world_size == 1
+    peers = peers or Alone()
+    check_precision(config.precision, peers.device)
+    devices = [peers.device] if peers.device.type == "cuda" else []
+    with kept_memory(), torch_threads(num_threads), torch.random.fork_rng(devices=devices):
+        run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers)
+        slicing = peers.world_size == 1 and not config.compile
+        backbone = run.stepper.model.backbone
         with (
-            sliced(run.model.backbone, image_size=run.size, device=run.peers.device)
-            if alone
-            else nullcontext() as slices
+            sliced(backbone, image_size=run.size, device=peers.device) if slicing else nullcontext() as slices,
+            Telemetry(
+                folder, log or LogConfig(), rank=peers.rank, device=peers.device, num_samples=source.num_train
+            ) as telemetry,
         ):
-            run.slices = slices
-            return run.train(report, should_stop)
+            run.stepper.slices = slices
+            return run.train(report, should_stop, telemetry)
 
 
 class _Run:
@@ -99,97 +112,80 @@ class _Run:
         head_init: Path | None,
         peers: Peers,
     ) -> None:
-        self.config, self.source, self.folder, self.deadline, self.peers = config, source, folder, deadline, peers
+        self.asked, self.source, self.folder, self.deadline, self.peers = config, source, folder, deadline, peers
         self.size = config.train_image_size or config.preprocess.size
+        self.state = TrainState()
+        self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints)
+        saved = self._load()
+        epochs_before = check_same(saved, config, folder) if saved is not None else config.epochs
+        model = initial_model(
+            config, head_init=head_init if saved is None else None, fresh=saved is None, device=peers.device
+        )
+        self.config = config = self._measured(config, model, saved)
+        self.stepper = Stepper(config, model, peers, folder=folder)
+        if saved is not None:
+            self.state.unpack(saved, config, self.stepper)
+            self.state.extend(epochs_before=epochs_before, config=config, num_train=source.num_train)
         self.epoch_steps = steps_per_epoch(source.num_train, config.batch_size)
         self.wanted = self.epoch_steps * config.epochs
         self.total = self.wanted
-        self.inputs = StepInputs(config, peers.device)
-        weights = config.class_weights
-        self.class_weights = None if weights is None else torch.tensor(weights, device=peers.device)
-        self.counts = Counts()
-        self.history: list[dict[str, Any]] = []
-        self.notes: list[str] = []
-        self.precision: Precision | None = None if config.precision == "auto" else config.precision
         self.pace = Pace(eval_guess_steps=_EVAL_COST * source.num_val / config.batch_size)
         self.progress = ProgressFile(folder)
-        self.began = time.perf_counter()
-        saved, note = load_checkpoint(folder)
-        self.notes += [note] if note else []
-        self.model = initial_model(
-            config, head_init=head_init if saved is None else None, fresh=saved is None, device=peers.device
-        )
-        self.optimizer = build_optimizer(self.model, config)
-        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay > 0 else None
+        self.began = self.saved_at = time.perf_counter()
+
+    def _load(self) -> dict[str, Any] | None:
+        if self.peers.rank != 0:  # only one may put the files of the best weights in order
+            return load_checkpoint(self.folder)[0]
+        saved, notes = self.checkpoints.load()
+        for note in notes:
+            self.state.note(note)
+        return saved
+
+    def _measured(self, config: FitConfig, model: Classifier, saved: dict[str, Any] | None) -> FitConfig:
+        """Fill in a batch size that is to be measured, or what an earlier process measured."""
         if saved is not None:
-            self._restore(saved)
-        self.parallel = peers.wrap(self.model)
-        self.slices: Slices | None = None
-
-    # -- from and into a checkpoint
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        was, wanted = json.loads(saved["config"]), json.loads(json.dumps(self.config.to_json()))
-        if was != wanted:
-            different = ", ".join(f"{k}: {was.get(k)} → {v}" for k, v in wanted.items() if was.get(k) != v)
-            raise StoreError(
-                "The folder holds a training with another configuration.",
-                seen=f"{self.folder}: {different}",
-                hint="choose another folder, or delete this one",
-            )
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.average is not None:
-            self.average.state, self.average.updates = saved["ema"], saved["ema_updates"]
-        counts = saved["counts"]
-        best = counts["best"]
-        self.counts = Counts(**{**counts, "best": tuple(best) if best else None})
-        self.history = json.loads(saved["history"])
-        self.precision = saved["precision"]
-        torch.set_rng_state(saved["rng"])
+            size, lr = saved["batch"]
+            return replace(config, batch_size=int(size), lr=float(lr))
+        if not config.batch_auto:
+            return config
+        choice = measure_batch_size(config, model, self.peers, num_train=self.source.num_train)
+        self.state.note(choice.note)
+        return choice.apply(config)
 
     def _save(self) -> None:
-        self.counts.seconds += time.perf_counter() - self.began
-        self.began = time.perf_counter()
-        if self.peers.rank != 0:
-            return
-        save_checkpoint(
-            self.folder,
-            {
-                "config": json.dumps(self.config.to_json()),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "ema": self.average.state if self.average else None,
-                "ema_updates": self.average.updates if self.average else 0,
-                "counts": dict(vars(self.counts)),
-                "history": json.dumps(self.history),
-                "precision": self.precision,
-                "rng": torch.get_rng_state(),
-            },
-        )
+        now = time.perf_counter()
+        self.state.counts.seconds += now - self.began
+        self.began = now
+        if self.peers.rank == 0:
+            self.checkpoints.save(self.state.pack(self.asked, self.stepper))
+        self.saved_at = time.perf_counter()
 
     # -- the loop
 
-    def train(self, report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> FitResult:
+    def train(
+        self, report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool], telemetry: Telemetry
+    ) -> FitResult:
         """Run the epochs that are left."""
-        if self.counts.done:
+        self.report, self.should_stop, self.telemetry = report, should_stop, telemetry
+        config, counts = self.config, self.state.counts
+        if counts.done:
             return self._result("finished")
         status: str | None = None
         epochs = self.source.train_epochs(
-            start=self.counts.epoch,
-            stop=self.config.epochs,
-            batch_size=self.config.batch_size,
-            augment=AugmentPolicy.parse(self.config.augment, magnitude=self.config.augment_magnitude),
+            start=counts.epoch,
+            stop=config.epochs,
+            batch_size=config.batch_size,
+            augment=AugmentPolicy.parse(config.augment, magnitude=config.augment_magnitude),
             rank=self.peers.rank,
             world_size=self.peers.world_size,
             image_size=self.size,
-            skip_batches=self.counts.in_epoch,
-            balanced=self.config.balanced,
+            skip_batches=counts.in_epoch,
+            balanced=config.balanced,
+            replicate=config.replicate,
         )
         try:
             for batches in epochs:
-                status = self._epoch(batches, report, should_stop)
+                status = self._epoch(batches)
                 if status is not None:
                     break
         finally:
@@ -198,186 +194,204 @@ class _Run:
                 close()
         return self._result(status or "finished")
 
-    def _epoch(
-        self, batches: Iterator[BatchLike], report: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
-    ) -> str | None:
+    def _epoch(self, batches: Iterator[BatchLike]) -> str | None:
         """Train one epoch, or what is left of it; return how the training ended, or None when it goes on."""
-        counts, stats = self.counts, EpochStats()
+        state = self.state
+        counts = state.counts
         if counts.in_epoch == 0:
-            torch.manual_seed(seed_for(self.config.seed, "dropout", counts.epoch, self.peers.rank))
+            state.stats = EpochStats()
         ended: str | None = None
         while True:
-            waited = time.perf_counter()
+            began = time.perf_counter()
             batch = next(batches, None)
-            stats.wait_s += time.perf_counter() - waited
-            vote = self.peers.agree(StepVote(0 if batch is None else len(batch.labels), self._plan(), should_stop()))
+            wait_s = time.perf_counter() - began
+            state.stats.wait_s += wait_s
+            samples = 0 if batch is None else len(batch.labels)
+            vote = self.peers.agree(StepVote(samples, self._plan(), self.should_stop()))
             self.total = max(vote.total_steps, counts.step)
             if batch is None or vote.smallest == 0:
                 break
             if vote.stop or counts.step >= self.total:
                 ended = "stopped" if vote.stop else "finished"
                 break
-            self._step(batch, vote, stats)
-            self.pace.steps.append(time.perf_counter() - waited)
+            self._step(batch, vote, began=began, wait_s=wait_s)
         if ended is None:
             counts.epoch, counts.in_epoch = counts.epoch + 1, 0
             ended = "finished" if counts.step >= self.total or counts.epoch >= self.config.epochs else None
-        self._end_of_epoch(stats, ended, report)
+        self._end_of_epoch(ended)
         return ended
 
     def _plan(self) -> int:
-        if self.deadline is None:
-            return self.wanted
-        step_s = self.pace.step_s()
-        if step_s is None:
+        step_s = None if self.deadline is None else self.pace.step_s()
+        if self.deadline is None or step_s is None:
             return self.wanted
         return plan_steps(
             time_left_s=self.deadline - time.time(),
             step_s=step_s,
             eval_s=self.pace.eval_s(),
             epoch_steps=self.epoch_steps,
-            done=self.counts.step,
+            done=self.state.counts.step,
             wanted=self.wanted,
         )
 
-    def _step(self, batch: BatchLike, vote: StepVote, stats: EpochStats) -> None:
-        config, counts = self.config, self.counts
-        images, targets = self.inputs.make(batch, epoch=counts.epoch, step=counts.in_epoch)
-        if self.precision is None:
-            self.precision = self._decide_precision(images, targets)
+    def _step(self, batch: BatchLike, vote: StepVote, *, began: float, wait_s: float) -> None:
+        config, counts, stepper = self.config, self.state.counts, self.stepper
+        watch = self.telemetry.wants_step(counts.step + 1)
         factor = lr_factor(config.schedule, counts.position, warmup=config.warmup)
-        set_lr(self.optimizer, factor)
-        loss = self._backward(images, targets, vote)
-        if config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.trained, config.grad_clip, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.model)
-        self._count(loss, vote, stats)
-
-    def _backward(self, images: Tensor, targets: Tensor, vote: StepVote) -> float:
-        """Compute the gradients of a batch; return its loss."""
-        model, precision = self.model, self.precision or "32"
-        if self.slices is not None:
-            logits = model.head(model.dropout(self.slices.features(model.backbone, images, precision)))
-        else:
-            with autocast(self.peers.device, precision):
-                logits = self.parallel(images)
-        loss = classification_loss(
-            logits.float(),
-            targets,
-            label_smoothing=self.config.label_smoothing,
-            class_weights=self.class_weights,
-        )
-        # Workers average their gradients; the slices of a short last batch may differ by one sample.
-        share = len(targets) * self.peers.world_size / vote.samples
-        torch.autograd.backward(loss if share == 1.0 else loss * share)
-        if self.slices is not None:
-            self.slices.backward(model.backbone)
-        return float(loss.detach())
-
-    def _count(self, loss: float, vote: StepVote, stats: EpochStats) -> None:
-        counts = self.counts
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise StageError(
-                "The training diverged: the loss is not a number.",
-                seen=f"loss {loss} in step {counts.step + 1} with lr {self.config.lr:g}",
-                hint="lower train.lr",
+        place = Place(counts.epoch, counts.in_epoch, counts.position)
+        outcome = stepper.step(batch, vote, place, factor=factor, watch=watch)
+        self._take_notes()
+        self._count(outcome, vote)
+        now = time.perf_counter()
+        self.pace.steps.append(now - began)
+        self.telemetry.step(
+            StepFacts(
+                step=counts.step,
+                epoch=counts.epoch + 1,
+                loss=outcome.loss,
+                samples=vote.samples,
+                wait_s=wait_s,
+                step_s=now - began,
+                lr=stepper.lr_by_group() if watch else {},
+                accuracy=outcome.accuracy,
+                grad_norm=outcome.grad_norm,
+                weight_norm=outcome.weight_norm,
+                update_ratio=outcome.update_ratio,
+                loss_scale=stepper.scaler.scale_now,
+                skipped=outcome.skipped,
+                eta_s=self._eta_s() if watch else None,
             )
-        counts.position += (1 - counts.position) / max(1, self.total - counts.step)
+        )
+        if 0 < config.checkpoint_every_s <= now - self.saved_at and counts.in_epoch < self.epoch_steps:
+            self._save()
+
+    def _take_notes(self) -> None:
+        for note in self.stepper.notes:
+            self.state.note(note)
+        self.stepper.notes.clear()
+
+    def _count(self, outcome: StepOutcome, vote: StepVote) -> None:
+        state, loss = self.state, outcome.loss
+        counts = state.counts
+        if not outcome.skipped:
+            if not math.isfinite(loss):
+                raise StageError(
+                    "The training diverged: the loss is not a number.",
+                    seen=f"loss {loss} in step {counts.step + 1} with lr {self.config.lr:g}",
+                    hint="lower train.lr",
+                )
+            # A step that was left out does not move the schedule: those that are left share what remains of it.
+            counts.position += (1 - counts.position) / max(1, self.total - counts.step)
+            state.stats.loss += loss * vote.samples
+            state.stats.images += vote.samples
         counts.step += 1
         counts.in_epoch += 1
-        stats.loss += loss * vote.samples
-        stats.images += vote.samples
         self._show()
+
+    def _eta_s(self) -> float | None:
+        step_s = self.pace.step_s()
+        if step_s is None:
+            return None
+        left = self.total - self.state.counts.step
+        return left * step_s + -(-left // self.epoch_steps) * self.pace.eval_s()
 
     def _show(self, *, force: bool = False) -> None:
         if self.peers.rank != 0 or not (force or self.progress.is_due):
             return
-        step_s = self.pace.step_s()
+        step_s, metric = self.pace.step_s(), self.config.metric
+        scores = [row[metric] for row in self.state.history]
         facts = {
-            "epoch": self.counts.epoch + 1,
-            "step": self.counts.step,
+            "epoch": self.state.counts.epoch + 1,
+            "step": self.state.counts.step,
             "steps": self.total,
             "images_per_s": round(self.config.batch_size / step_s, 2) if step_s else 0.0,
-            "best": max((row[self.config.metric] for row in self.history), default=None)
-            if self.config.metric != "loss"
-            else min((row["loss"] for row in self.history), default=None),
+            "best": (min if metric == "loss" else max)(scores, default=None),
         }
         self.progress.update(facts, force=force)
 
-    def _decide_precision(self, images: Tensor, targets: Tensor) -> Precision:
-        votes = self.peers.mean(float(faster_precision(self.model, images, targets) == "bf16"))
-        return "bf16" if votes > 0.5 else "32"
-
     # -- after an epoch
 
-    def _end_of_epoch(self, stats: EpochStats, ended: str | None, report: Callable[[dict[str, Any]], None]) -> None:
+    def _end_of_epoch(self, ended: str | None) -> None:
         """Validate, save, report. A training that was stopped is only validated when it has no result yet."""
-        wanted = ended != "stopped" or not self.history
-        if stats.images == 0 or not wanted:
-            self.counts.done = ended == "finished"
+        state, counts = self.state, self.state.counts
+        wanted = ended != "stopped" or not state.history
+        if state.stats.images == 0 or not wanted:
+            counts.done = ended == "finished"
             self._save()
             return
-        row: dict[str, Any] = {"epoch": len(self.history) + 1, **stats.row()}
+        row: dict[str, Any] = {"epoch": len(state.history) + 1, **state.stats.row()}
         row["train_loss"] = self.peers.mean(row["train_loss"])
         started = time.perf_counter()
-        row.update(self._validate())
-        row["lr"] = max(float(group["lr"]) for group in self.optimizer.param_groups[:1])
-        row["epochs_planned"] = -(-self.total // self.epoch_steps)
-        row["precision"] = self.precision
-        self.history.append(row)
+        validation = self._validate()
+        row.update(validation.scores)
+        row.update(self._settings())
+        row.update(self.telemetry.epoch(row, probabilities=validation.probabilities, labels=validation.labels))
+        state.history.append(row)
         self._keep_best(row)
-        self.counts.done = ended == "finished"
+        counts.done = ended == "finished"
         self._save()
         self.pace.evals.append(time.perf_counter() - started)
         self._show(force=True)
         if self.peers.rank == 0:
-            write_curves(self.folder, self.history)
-            report(dict(row))
+            write_curves(self.folder, state.history)
+            self.report(dict(row))
 
-    def _validate(self) -> dict[str, float]:
-        config = self.config
+    def _settings(self) -> dict[str, Any]:
+        """What the row of an epoch says of how it was trained."""
+        stepper, config = self.stepper, self.config
+        settings: dict[str, Any] = {
+            "lr": stepper.lr_by_group().get("backbone", max(stepper.lr_by_group().values())),
+            "epochs_planned": -(-self.total // self.epoch_steps),
+            "precision": stepper.precision,
+            "batch_size": config.batch_size,
+        }
+        if stepper.micro.size is not None and stepper.micro.size * self.peers.world_size < config.batch_size:
+            settings["micro_batch"] = stepper.micro.size
+        return settings
+
+    def _validate(self) -> Validation:
+        config, stepper = self.config, self.stepper
         batches = self.source.val_batches(
             batch_size=2 * config.batch_size, rank=self.peers.rank, world_size=self.peers.world_size
         )
-        return validate(
+        validation = validate(
             self._delivered(),
             batches,
             preprocess=config.preprocess,
-            precision=self.precision or "32",
+            precision=stepper.precision or "32",
             num_classes=config.num_classes,
             peers=self.peers,
-            slices=self.slices,
+            slices=stepper.slices,
+            micro_batch=stepper.micro.size,
         )
+        stepper.thaw.keep_still()
+        return validation
 
     def _delivered(self) -> Classifier:
         """The model that is validated and saved: with the averaged weights when they are averaged."""
-        if self.average is None:
-            return self.model
-        model = copy.deepcopy(self.model)
-        model.load_state_dict(self.average.state)
+        if self.stepper.average is None:
+            return self.stepper.model
+        model = copy.deepcopy(self.stepper.model)
+        model.load_state_dict(self.stepper.average.state)
         return model
 
     def _keep_best(self, row: dict[str, Any]) -> None:
-        rank = rank_of(row, self.config.metric)
-        if self.counts.best is not None and rank <= self.counts.best:
-            return
-        self.counts.best, self.counts.best_epoch = rank, int(row["epoch"])
-        if self.peers.rank == 0:
-            save_weights(self._delivered(), self.folder / BEST)
+        counts, rank, epoch = self.state.counts, rank_of(row, self.config.metric), int(row["epoch"])
+        if self.peers.rank == 0 and self.checkpoints.wants(rank=rank, epoch=epoch):
+            self.checkpoints.keep_best(self._delivered(), rank=rank, epoch=epoch)
+        if counts.best is None or rank > counts.best:
+            counts.best, counts.best_epoch = rank, epoch
 
     def _result(self, status: str) -> FitResult:
-        best = self.counts.best_epoch
+        best, state = self.state.counts.best_epoch, self.state
         return FitResult(
             status="stopped" if status == "stopped" else "finished",
-            epochs=len(self.history),
+            epochs=len(state.history),
             best_epoch=best,
-            metrics=dict(self.history[best - 1]) if best else {},
-            history=tuple(self.history),
-            precision=self.precision or "32",
-            seconds=self.counts.seconds,
+            metrics=dict(state.history[best - 1]) if best else {},
+            history=tuple(state.history),
+            precision=self.stepper.precision or "32",
+            seconds=state.counts.seconds,
             weights_file=BEST if best else None,
-            notes=tuple(self.notes),
+            notes=(*state.notes, *self.telemetry.notes),
         )

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from autodl_ray.models.classifier import Classifier
 from autodl_ray.train.config import FitConfig
+from autodl_ray.train.stages import backbone_stages
 
-__all__ = ["MovingAverage", "build_optimizer", "param_groups", "set_lr"]
+__all__ = ["MovingAverage", "build_optimizer", "lr_by_group", "param_groups", "set_lr"]
 
 
 def param_groups(model: Classifier, config: FitConfig) -> list[dict[str, object]]:
     """Divide the parameters into backbone and head, each with and without weight decay.
 
-    Vectors (the scales and shifts of norms, biases) do not decay. Each group has its peak rate in ``peak_lr``.
+    Vectors (the scales and shifts of norms, biases) do not decay. Each group has its peak rate in ``peak_lr``, and
+    its ``name``: ``backbone`` (with ``layer_decay`` below 1 its stages, ``stage 0`` being the input's) and ``head``.
     """
     groups: list[dict[str, object]] = []
-    for module, lr in ((model.backbone, config.lr), (model.head, config.lr * config.head_lr_factor)):
+    for name, modules, lr in _parts(model, config):
         for decays in (True, False):
-            params = [p for p in module.parameters() if p.requires_grad and (p.ndim > 1) == decays]
+            params = [p for m in modules for p in m.parameters() if p.requires_grad and (p.ndim > 1) == decays]
             if params:
                 decay = config.weight_decay if decays else 0.0
-                groups.append({"params": params, "lr": lr, "peak_lr": lr, "weight_decay": decay})
+                groups.append({"params": params, "lr": lr, "peak_lr": lr, "weight_decay": decay, "name": name})
     return groups
+
+
+def _parts(model: Classifier, config: FitConfig) -> Iterator[tuple[str, tuple[nn.Module, ...], float]]:
+    """Yield name, modules and peak rate: discriminative rates (Howard and Ruder 2018) where they are wanted."""
+    if config.layer_decay == 1.0:
+        yield "backbone", (model.backbone,), config.lr
+    else:
+        stages = backbone_stages(model.backbone)
+        for index, stage in enumerate(stages):
+            yield f"stage {index}", stage, config.lr * config.layer_decay ** (len(stages) - 1 - index)
+    yield "head", (model.head,), config.lr * config.head_lr_factor
 
 
 def build_optimizer(model: Classifier, config: FitConfig) -> torch.optim.Optimizer:
@@ -31,13 +46,19 @@ def build_optimizer(model: Classifier, config: FitConfig) -> torch.optim.Optimiz
     groups = param_groups(model, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, fused=True)
+    momentum = config.momentum
+    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to ``factor`` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
+
+
+def lr_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the learning rate that each name has now."""
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
 
 
 class MovingAverage:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Pace", "lr_factor", "plan_steps", "steps_per_epoch"]
+__all__ = ["Pace", "extended_position", "lr_factor", "plan_steps", "steps_per_epoch"]
 
 _RESERVE_S = 1.0  # for writing the last checkpoint and returning
 
@@ -69,16 +69,32 @@ def _worth(steps: int, total: int, done: int, epoch_steps: int) -> int:
 def lr_factor(schedule: Literal["one_cycle", "cosine", "constant"], position: float, *, warmup: float = 0.2) -> float:
     """Return the share of the peak learning rate at a position in [0, 1] of the training.
 
-    ``one_cycle`` rises along a cosine for the first ``warmup`` of it, from 1/25, and falls along a cosine to
-    nearly 0 (Smith and Topin 2017, without the momentum); ``cosine`` only falls.
+    It rises for the first ``warmup`` of it, then falls along a cosine to nearly 0. ``one_cycle`` rises along a cosine
+    from 1/25 (Smith and Topin 2017, without the momentum), ``cosine`` along a line from 1/100 (Goyal et al. 2017;
+    Loshchilov and Hutter 2017), and ``constant`` rises so too, and stays.
     """
+    if position < warmup:
+        part = position / warmup
+        if schedule == "one_cycle":
+            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * part))
+        return 0.01 + 0.99 * part
     if schedule == "constant":
         return 1.0
-    if schedule == "cosine" or warmup <= 0:
-        return 0.5 * (1 + math.cos(math.pi * position))
-    if position < warmup:
-        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * position / warmup))
     return max(1e-4, 0.5 * (1 + math.cos(math.pi * (position - warmup) / (1 - warmup))))
+
+
+def extended_position(position: float, *, planned: int, wanted: int) -> float:
+    """Return where in its schedule a training is whose number of steps is raised afterwards.
+
+    As if the larger number had been planned from the start: a finished training of 4 epochs that is to have 8 goes on
+    in the middle of the schedule of 8. The learning rate jumps up there, as at a warm restart (Loshchilov and Hutter,
+    SGDR, 2017), and falls to nothing again; the best weights so far are kept.
+
+    Example:
+        >>> extended_position(1.0, planned=100, wanted=200)
+        0.5
+    """
+    return position * planned / max(wanted, planned, 1)
 
 
 @dataclass

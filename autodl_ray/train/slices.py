@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from autodl_ray.train.precision import Precision, autocast
+from autodl_ray.train.precision import autocast
 
 __all__ = ["Slices", "independent_samples", "sliced"]
 
@@ -49,7 +49,7 @@ class Slices:
         """Apply ``function`` to the slices of (N, …), each in its thread, in order."""
         return list(self.pool.map(function, images.chunk(self.count)))
 
-    def features(self, backbone: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    def features(self, backbone: nn.Module, images: Tensor, precision: str) -> Tensor:
         """Return the features (N, D) float32 of a batch, as a leaf; :meth:`backward` needs its gradient."""
 
         def forward(part: Tensor) -> Tensor:
@@ -62,18 +62,26 @@ class Slices:
         return self._joined
 
     def backward(self, backbone: nn.Module) -> None:
-        """Add the gradients of the backbone's parameters, in the order of the slices."""
+        """Add the gradients of the backbone's parameters that learn, in the order of the slices."""
         assert self._joined is not None
         assert self._joined.grad is not None
         params = [p for p in backbone.parameters() if p.requires_grad]
+        if not params:
+            self.forget()
+            return
         gradients = torch.split(self._joined.grad, [len(part) for part in self._parts])
 
-        def backward(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(pair[0], params, pair[1])
+        def backward(pair: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(pair[0], params, pair[1], allow_unused=True)
 
         for made in self.pool.map(backward, zip(self._parts, gradients, strict=True)):
             for parameter, gradient in zip(params, made, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the features, and of the activations behind them."""
         self._parts, self._joined = (), None
 
 

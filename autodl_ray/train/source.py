@@ -52,8 +52,12 @@ class Source(Protocol):
         image_size: int | None = None,
         skip_batches: int = 0,
         balanced: bool = False,
+        replicate: int = 0,
     ) -> Iterator[Iterator[BatchLike]]:
-        """Yield the epochs from ``start`` to before ``stop``; ``balanced``: with rare classes drawn more often."""
+        """Yield the epochs from ``start`` to before ``stop``.
+
+        ``balanced``: with rare classes drawn more often; ``replicate``: another draw of order and augmentation.
+        """
         ...
 
     def val_batches(self, *, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[BatchLike]:

@@ -53,9 +53,10 @@ class ArraySource:
         image_size: int | None = None,
         skip_batches: int = 0,
         balanced: bool = False,
+        replicate: int = 0,
     ) -> Iterator[Iterator[ArrayBatch]]:
         for epoch in range(start, stop):
-            rng = rng_for(0, "order", epoch)
+            rng = rng_for(replicate, "order", epoch)
             order = rng.permutation(self.num_train)
             if balanced:
                 counts = np.bincount(self.labels)

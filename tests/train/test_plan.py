@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
+from autodl_ray.train.plan import Pace, extended_position, lr_factor, plan_steps, steps_per_epoch
 
 
 def test_all_wanted_epochs_when_there_is_time() -> None:
@@ -62,12 +62,20 @@ def test_schedules_fall_to_nothing(schedule: str) -> None:
     assert factors[-1] < 0.001
     peak = factors.index(max(factors))
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
-    assert peak == (20 if schedule == "one_cycle" else 0)
+    assert peak == 20
+    assert lr_factor(schedule, 0.0, warmup=0.0) == 1.0  # type: ignore[arg-type]
 
 
 def test_one_cycle_starts_low_and_constant_stays() -> None:
     assert lr_factor("one_cycle", 0.0) == pytest.approx(0.04)
     assert lr_factor("constant", 0.7) == 1.0
+    assert lr_factor("constant", 0.1) == lr_factor("cosine", 0.1) == pytest.approx(0.505)
+
+
+def test_more_epochs_go_on_as_if_they_had_been_planned() -> None:
+    assert extended_position(1.0, planned=100, wanted=200) == 0.5
+    assert extended_position(0.5, planned=100, wanted=200) == 0.25
+    assert extended_position(0.5, planned=100, wanted=50) == 0.5
 
 
 def test_short_last_batch_is_a_step() -> None:

@@ -28,6 +28,7 @@ from autodl_ray.data.stream.order import Plan
 from autodl_ray.data.stream.pictures import Pictures
 from autodl_ray.errors import DatasetError
 from autodl_ray.images import Preprocess
+from autodl_ray.seeding import seed_for
 
 __all__ = ["Batch", "StreamSource"]
 
@@ -176,6 +177,7 @@ class StreamSource:
         image_size: int | None = None,
         skip_batches: int = 0,
         balanced: bool = False,
+        replicate: int = 0,
     ) -> Iterator[Iterator[Batch]]:
         """Stream epochs ``start`` to ``stop`` (excluded, counted from 0); the work starts at once.
 
@@ -193,6 +195,7 @@ class StreamSource:
             skip_batches: Batches of the first epoch that were seen already.
             balanced: Draw samples of rare classes more often, so that all classes come as often; an epoch has as
                 many samples as before. See :func:`~autodl_ray.data.sampling.sample_weights`.
+            replicate: Another draw of order and augmentation from the same seed; 0: the first.
 
         Yields:
             For each epoch an iterator of its batches.
@@ -202,10 +205,11 @@ class StreamSource:
             DatasetError: Too many pictures cannot be read, or an epoch does not have the samples that it should.
         """
         weights = self._sample_weights() if balanced else None
-        plan = Plan(self.num_train, batch_size, self.seed, rank, world_size, weights)
+        seed = seed_for(self.seed, "replicate", replicate) if replicate else self.seed
+        plan = Plan(self.num_train, batch_size, seed, rank, world_size, weights)
         preprocess = self.preprocess if image_size is None else replace(self.preprocess, size=image_size)
         if self._tiny is None:
-            job = replace(self._train_job(augment), preprocess=preprocess)
+            job = replace(self._train_job(augment), preprocess=preprocess, seed=seed)
             items = self._streamed(job, plan, start=start, stop=stop, skip=skip_batches)
         else:
             items = self._tiny.items(
@@ -215,7 +219,7 @@ class StreamSource:
                 skip=skip_batches,
                 preprocess=preprocess,
                 augment=augment,
-                seed=self.seed,
+                seed=seed,
             )
             if not augment.is_empty:
                 items = Feed(partial(iter, items), depth=_DEPTH)
