@@ -1,0 +1,175 @@
+"""What a sweep's reports say of its trials: a process over settings and epochs, conditioned on a choice of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodl_ray.seeding import rng_for
+from autodl_ray.tune.contracts import Observed, SearchContext
+from autodl_ray.tune.forest.surface import Array, Points, Surface, conditioned, fitted
+from autodl_ray.tune.space import Encoding
+
+__all__ = ["Beliefs", "Believer", "legs_of"]
+
+_MOST_POINTS = 300
+_MOST_FITTED = 100
+_STEPS = 12
+_FEWEST_TRIALS = 3
+_NEW = -1
+
+
+def legs_of(epochs: int, grace_period: int) -> tuple[int, ...]:
+    """Return the epochs at which a trial may be paused: a whole trial, halved and halved again, to a sixteenth.
+
+    Example:
+        >>> legs_of(50, 1)
+        (3, 6, 12, 25, 50)
+    """
+    ends = {max(1, epochs // 2**k) for k in range(5)}
+    return tuple(sorted(e for e in ends if e >= min(grace_period, epochs)))
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What is believed of trials, begun and not begun, after some reports; larger is better.
+
+    Attributes:
+        surface: The conditioned process.
+        encoding: Of settings.
+        best: The best value reported, on the scale of the process (normal scores of the reports).
+        known: The trials whose reports the process was conditioned on.
+    """
+
+    surface: Surface
+    encoding: Encoding
+    best: float
+    known: frozenset[int]
+
+    def of_trials(self, trials: Sequence[Observed]) -> tuple[Array, Array]:
+        """Return mean and standard deviation of the last epoch of trials that were begun, (N,) float64 each."""
+        points = self.encoding.encode_all([t.params for t in trials])
+        return self._whole(points, np.array([t.number for t in trials], dtype=np.int64))
+
+    def of_settings(self, points: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation of the last epoch of settings not begun, encoded as (N, D) float64."""
+        return self._whole(points, _NEW - np.arange(len(points), dtype=np.int64))
+
+    def gain(self, mean: Array, spread: Array) -> Array:
+        """Return the logarithm of the expected improvement over the best report, (N,) float64."""
+        from scipy.special import log_ndtr, ndtr
+
+        u = (mean - self.best) / spread
+        density = np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+        expected = np.maximum(density + u * ndtr(u), 1e-30)
+        # far below, u * ndtr(u) + density cancels; its asymptote is density / u²
+        far = log_ndtr(np.minimum(u, -5.0)) - np.log(np.abs(np.minimum(u, -5.0)))
+        return np.asarray(np.log(spread) + np.where(u < -5.0, far, np.log(expected)))
+
+    def chance(self, mean: Array, spread: Array) -> Array:
+        """Return the probability that the last epoch is better than the best report, (N,) float64."""
+        from scipy.special import ndtr
+
+        return np.asarray(ndtr((mean - self.best) / spread))
+
+    def _whole(self, points: Array, owners: NDArray[np.int64]) -> tuple[Array, Array]:
+        return self.surface.predict(Points(points, np.ones(len(points)), owners))
+
+
+class Believer:
+    """Makes the beliefs of a history; the last ones are kept, as a decision asks for them more than once."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self.encoding = Encoding(context.space)
+        self.legs = legs_of(context.epochs, context.grace_period)
+        self._context = context
+        self._sign = 1.0 if context.mode == "max" else -1.0
+        self._kept: tuple[object, Beliefs | None] = (None, None)
+
+    def of(self, history: Sequence[Observed]) -> Beliefs | None:
+        """Return what is believed after ``history``; None while fewer than three trials have reported.
+
+        Trials that are running are counted as if they had reached what is expected of them, so that workers do not
+        all try the same (kriging believer; Ginsbourger et al. 2010).
+        """
+        pending = tuple(h.number for h in history if h.status == "running")
+        key = (tuple((h.number, h.epochs) for h in history), pending)
+        if self._kept[0] != key:
+            self._kept = (key, self._made(history, frozenset(pending)))
+        return self._kept[1]
+
+    def _made(self, history: Sequence[Observed], pending: frozenset[int]) -> Beliefs | None:
+        chosen = self._chosen([h for h in history if h.values])
+        if len(chosen) < _FEWEST_TRIALS:
+            return None
+        owners, epochs, raw = self._rows(chosen)
+        values = _normal_scores(raw)
+        place = {t.number: i for i, t in enumerate(chosen)}
+        x = self.encoding.encode_all([t.params for t in chosen])[[place[n] for n in owners]]
+        points = Points(x, self._time(epochs), owners)
+        surface = conditioned(self._theta(points, values), points, values)
+        beliefs = Beliefs(surface, self.encoding, float(values.max()), frozenset(place))
+        running = [h for h in history if h.number in pending]
+        return self._with_pending(beliefs, values, running) if running else beliefs
+
+    def _with_pending(self, beliefs: Beliefs, values: Array, running: Sequence[Observed]) -> Beliefs:
+        mean, _ = beliefs.of_trials(running)
+        old = beliefs.surface.points
+        points = Points(
+            np.concatenate([old.x, self.encoding.encode_all([t.params for t in running])]),
+            np.concatenate([old.t, np.ones(len(running))]),
+            np.concatenate([old.owner, np.array([t.number for t in running], dtype=np.int64)]),
+        )
+        surface = conditioned(beliefs.surface.theta, points, np.concatenate([values, mean]))
+        return Beliefs(surface, beliefs.encoding, beliefs.best, beliefs.known)
+
+    def _chosen(self, trials: Sequence[Observed]) -> list[Observed]:
+        """The better half of the places goes to the best trials, the other half evenly over the rest."""
+        most = _MOST_POINTS // 2
+        if len(trials) <= most:
+            return list(trials)
+        ranked = sorted(trials, key=lambda t: (-self._sign * _finite(t.value, self._sign), t.number))
+        rest = ranked[most // 2 :]
+        spaced = [rest[i] for i in np.linspace(0, len(rest) - 1, most - most // 2).astype(int)]
+        return sorted([*ranked[: most // 2], *spaced], key=lambda t: t.number)
+
+    def _rows(self, trials: Iterable[Observed]) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+        """The reports at ends of legs and powers of two, and the last of each trial; the last ones are kept first."""
+        wanted = {*self.legs, *(2**k for k in range(20))}
+        rows = [
+            (e != t.epochs, i, t.number, e, self._sign * v)
+            for i, t in enumerate(sorted(trials, key=lambda t: -self._sign * _finite(t.value, self._sign)))
+            for e, v in t.values
+            if e in wanted or e == t.epochs
+        ]
+        rows = sorted(sorted(rows)[:_MOST_POINTS], key=lambda row: (row[2], row[3]))
+        owners, epochs = (np.array([row[k] for row in rows], dtype=np.int64) for k in (2, 3))
+        return owners, epochs, np.array([row[4] for row in rows])
+
+    def _time(self, epochs: NDArray[np.int64]) -> Array:
+        return np.asarray(np.log(epochs) / math.log(max(2, self._context.epochs)))
+
+    def _theta(self, points: Points, values: Array) -> Array:
+        """Fit the parameters, from scratch: what was fitted before would be lost with the process."""
+        if len(values) > _MOST_FITTED:
+            rng = rng_for(self._context.seed, "beliefs", len(values))
+            some = np.sort(rng.choice(len(values), _MOST_FITTED, replace=False))
+            points, values = Points(points.x[some], points.t[some], points.owner[some]), values[some]
+        return fitted(points, values, steps=_STEPS)
+
+
+def _finite(value: float | None, sign: float) -> float:
+    """A value to sort by; what is not a number is the worst."""
+    return value if value is not None and math.isfinite(value) else -sign * math.inf
+
+
+def _normal_scores(values: Array) -> Array:
+    """Replace values by the normal quantiles of their ranks (equal values share one): outliers have no weight."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)), dtype=np.float64)
