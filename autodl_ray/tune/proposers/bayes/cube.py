@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Cube:
-    """Settings as rows of coordinates, one a field: the place of a number as in :class:`Encoding`, the index of a choice.
+    """Settings as rows of coordinates, one a field: the place of a number in its range, the index of a choice.
 
     Attributes:
         names: Of the fields, conditions before what depends on them.
@@ -155,7 +155,7 @@ def _numbers(domain: Any, places: Array) -> Array:
         numbers = domain.low * (domain.high / domain.low) ** places
     else:
         numbers = domain.low + places * (domain.high - domain.low)
-    return np.clip(np.round(numbers) if isinstance(domain, Int) else numbers, domain.low, domain.high)
+    return np.asarray(np.clip(np.round(numbers) if isinstance(domain, Int) else numbers, domain.low, domain.high))
 
 
 def _places(domain: Any, numbers: Array) -> Array:

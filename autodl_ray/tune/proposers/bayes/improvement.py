@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 _ROUNDS = 4
 
 
-class LogImprovement(AcquisitionFunction):  # type: ignore[misc]  # the package is not read by mypy
+class LogImprovement(AcquisitionFunction):
     """Expected improvement over the best mean of a known point, in logarithms.
 
     The logarithm has a slope where the improvement itself is 0 in floating point, which is nearly everywhere late in a
@@ -63,12 +63,23 @@ class LogImprovement(AcquisitionFunction):  # type: ignore[misc]  # the package 
         """Return the logarithm of the expected improvement over ``best`` for means and deviations (N,)."""
         return np.asarray(np.log(std) + log_improvement((mean - best) / std)[0])
 
-    def suggest(self, gp: Any, target_space: Any, random_state: Any = None, **_: Any) -> Array:
+    def suggest(
+        self,
+        gp: Any,
+        target_space: Any,
+        n_random: int = 0,
+        n_smart: int = 0,
+        fit_gp: bool = True,
+        random_state: Any = None,
+    ) -> Array:
         """Fit the process to what is registered, and return the most promising point, (D,).
 
         Args:
             gp: The regressor of the optimizer.
             target_space: What is registered.
+            n_random: Not looked at: how hard is searched is told to the object.
+            n_smart: Not looked at.
+            fit_gp: Not looked at: it is always fitted.
             random_state: A ``numpy.random.RandomState``.
         """
         self._fit_gp(gp, target_space)
@@ -78,7 +89,8 @@ class LogImprovement(AcquisitionFunction):  # type: ignore[misc]  # the package 
         order = np.argsort(-scores, kind="stable")[: self._num_starts]
         improved = [self._improved(posterior, rows[i], float(scores[i])) for i in order]
         self.chosen = max(improved, key=lambda pair: pair[1])[0]
-        return self._cube.encode(self.chosen[None])[0]
+        point: Array = self._cube.encode(self.chosen[None])[0]
+        return point
 
     def get_acquisition_params(self) -> dict[str, Any]:
         """There are none to keep: the state is the history."""

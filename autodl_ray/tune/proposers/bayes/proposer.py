@@ -63,7 +63,7 @@ class BayesProposer:
         return [*sorted(best, key=lambda t: t.number), *targets[-half:]]
 
     def _suggested(self, targets: list[Target], history: Sequence[Observed], seed: int) -> dict[str, Any]:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
         from autodl_ray.tune.proposers.bayes.improvement import LogImprovement
 
