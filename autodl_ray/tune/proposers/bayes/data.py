@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autodl_ray.tune.proposers.bayes.cube import Cube
 from autodl_ray.tune.proposers.bayes.targets import Target
+from autodl_ray.tune.proposers.cube import Cube
 
 __all__ = ["Data", "drawn_in"]
 

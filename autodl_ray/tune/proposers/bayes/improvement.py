@@ -9,8 +9,8 @@ import numpy as np
 from bayes_opt.acquisition import AcquisitionFunction
 from numpy.typing import NDArray
 
-from autodl_ray.tune.proposers.bayes.cube import Cube
 from autodl_ray.tune.proposers.bayes.posterior import Posterior
+from autodl_ray.tune.proposers.cube import Cube
 
 __all__ = ["LogImprovement", "log_improvement"]
 

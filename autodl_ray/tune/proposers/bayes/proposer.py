@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from autodl_ray.seeding import seed_for
 from autodl_ray.tune.contracts import Observed, SearchContext
-from autodl_ray.tune.proposers.bayes.cube import Cube
 from autodl_ray.tune.proposers.bayes.data import Data
 from autodl_ray.tune.proposers.bayes.targets import Target, pending_of, targets_of
+from autodl_ray.tune.proposers.cube import Cube
 from autodl_ray.tune.proposers.plain import QmcProposer
 
 if TYPE_CHECKING:

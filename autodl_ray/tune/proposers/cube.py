@@ -104,14 +104,14 @@ class Cube:
                 row[f] = _places(domain, np.clip(np.array([float(value)]), domain.low, domain.high))[0]
         return row
 
-    def num_choices(self, field: int) -> int:
-        """Count the values of a choice; 0 for a number."""
-        return len(self._values[field])
-
-    def step(self, field: int) -> float:
-        """Return how far two neighbouring whole numbers lie apart at most; 0 for other ranges."""
-        domain = self._domains[field]
-        return 0.0 if not isinstance(domain, Int) else 1.0 / (domain.high - domain.low)
+    def units(self, params: Mapping[str, Any]) -> Array:
+        """Return a point of the unit cube, (F,), that :meth:`draw` turns into these settings; see :meth:`place`."""
+        units = self.place(params)
+        for f, (name, values) in enumerate(zip(self.names, self._values, strict=True)):
+            if values:
+                known = any(same(value, params.get(name)) for value in values)
+                units[f] = (units[f] + 0.5) / len(values) if known else 0.5
+        return units
 
     def neighbours(self, row: Array) -> Array:
         """Return the settings that differ in one choice, or by 1 in one whole number: (M, F)."""
