@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
+from autodl_ray.evaluate.charts import Chart, Dot, Stroke, Words
 from autodl_ray.evaluate.report import CalibrationBin, Interval
 
-__all__ = ["confusion_svg", "curves_svg", "interval_svg", "reliability_svg"]
+__all__ = ["chart_svg", "confusion_svg", "interval_svg", "reliability_svg"]
 
 _MAX_CELLS = 200
-_COLOURS = ("var(--blue)", "var(--orange)")
 
 
 def _el(tag: str, *children: str, **attributes: object) -> Markup:
@@ -159,67 +158,38 @@ def reliability_svg(bins: Sequence[CalibrationBin]) -> Markup:
     return _svg(left + side + 22, top + side + low + 52, label, parts, style="max-width:100%;height:auto")
 
 
-def curves_svg(rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], *, label: str) -> Markup | None:
-    """Draw columns of ``rows`` over ``epoch``; None when no column has two finite values.
+def chart_svg(chart: Chart) -> Markup:
+    """Draw a chart in the colours of the page."""
+    return _svg(
+        chart.width,
+        chart.height,
+        chart.label,
+        [_shape(shape) for shape in chart.shapes],
+        style="max-width:100%;height:auto",
+    )
 
-    Args:
-        rows: Rows with ``epoch``.
-        series: Column → name in the legend; at most two, in the colours of the page.
-        label: What the figure shows.
-    """
-    points = {key: _points(rows, key) for key in series}
-    points = {key: found for key, found in points.items() if len(found) > 1}
-    if not points:
-        return None
-    xs = [x for found in points.values() for x, _ in found]
-    ys = [y for found in points.values() for _, y in found]
-    ticks = _ticks(min(ys), max(ys))
-    left, top, width, height = 46.0, 30.0, 360.0, 170.0
-    x_low, x_span, y_low, y_span = min(xs), max(xs) - min(xs) or 1.0, ticks[0], ticks[-1] - ticks[0]
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return left + width * (x - x_low) / x_span, top + height * (1 - (y - y_low) / y_span)
-
-    parts: list[str] = []
-    for tick in ticks:
-        y = place(x_low, tick)[1]
-        parts.append(_el("line", x1=left, x2=left + width, y1=y, y2=y, stroke="var(--line)"))
-        parts.append(_text(left - 7, y + 4, f"{tick:.3g}", size=11, text_anchor="end"))
-    for epoch in _whole(x_low, max(xs)):
-        parts.append(_text(place(epoch, y_low)[0], top + height + 18, epoch, size=11))
-    for number, (key, found) in enumerate(points.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        dots = [place(x, y) for x, y in found]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
-        parts.append(
-            _el("polyline", points=path, fill="none", stroke=colour, stroke_width=2.2, stroke_linejoin="round")
+def _shape(shape: Stroke | Dot | Words) -> Markup:
+    colour = f"var(--{shape.colour})"
+    if isinstance(shape, Words):
+        return _text(
+            round(shape.x, 1),
+            round(shape.y, 1),
+            shape.text,
+            size=shape.size,
+            text_anchor=shape.anchor,
+            fill=colour,
         )
-        if len(dots) <= 40:
-            parts += [_el("circle", cx=x, cy=y, r=2.6, fill=colour) for x, y in dots]
-        parts.append(_el("circle", cx=left + 6 + 150 * number, cy=14, r=4.5, fill=colour))
-        parts.append(_text(left + 16 + 150 * number, 18, series[key], text_anchor="start", fill="var(--ink)"))
-    parts.append(_text(left + width / 2, top + height + 36, "epoch"))
-    return _svg(left + width + 14, top + height + 44, label, parts, style="max-width:100%;height:auto")
-
-
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    pairs = [(row.get("epoch"), row.get(key)) for row in rows]
-    return [
-        (float(x), float(y))
-        for x, y in pairs
-        if isinstance(x, int | float) and isinstance(y, int | float) and math.isfinite(x) and math.isfinite(y)
-    ]
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values that enclose [low, high], about four steps apart."""
-    span = max(high - low, 1e-3 * max(abs(high), 1e-3))
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if span / (m * power) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def _whole(low: float, high: float) -> list[int]:
-    step = max(1, math.ceil((high - low) / 8))
-    return list(range(math.ceil(low), math.floor(high) + 1, step))
+    if isinstance(shape, Dot):
+        return _el("circle", cx=round(shape.x, 1), cy=round(shape.y, 1), r=shape.radius, fill=colour)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+    dash = {} if shape.dash is None else {"stroke_dasharray": " ".join(f"{d:g}" for d in shape.dash)}
+    return _el(
+        "polyline",
+        points=path,
+        fill="none",
+        stroke=colour,
+        stroke_width=shape.width,
+        stroke_linejoin="round",
+        **dash,
+    )

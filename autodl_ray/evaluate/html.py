@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autodl_ray.evaluate import figures
+from autodl_ray.evaluate.curves import curve_figures
 from autodl_ray.evaluate.report import EvaluationReport
 from autodl_ray.evaluate.search_figures import search_figures
 from autodl_ray.evaluate.tables import Mistake
@@ -43,7 +44,7 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         f1_figure=figures.interval_svg(scores.macro_f1, None),
         confusion=figures.confusion_svg(scores.confusion_matrix, scores.classes),
         reliability=figures.reliability_svg(scores.calibration),
-        curve_figures=_curves(report.curves),
+        curve_figures=curve_figures(report.curves),
         search_figures=search_figures(report.search),
         limits=_limits(report.search),
         leaderboard=_table(report.leaderboard[:_MAX_ROWS], source=report.model.get("source")),
@@ -56,14 +57,6 @@ def render_html(report: EvaluationReport, *, worst: Sequence[tuple[Mistake, str]
         confidence_note=_confidence_note(report),
         fewer_mistakes=_fewer_mistakes(report),
     )
-
-
-def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    both = (
-        figures.curves_svg(rows, {"accuracy": "validation accuracy", "macro_f1": "macro-F1"}, label="scores by epoch"),
-        figures.curves_svg(rows, {"loss": "validation loss", "train_loss": "training loss"}, label="loss by epoch"),
-    )
-    return [figure for figure in both if figure is not None]
 
 
 def _limits(search: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -206,6 +206,7 @@ def _meta(report: EvaluationReport) -> dict[str, Any]:
 def _write_files(
     folder: Path, report: EvaluationReport, answers: Answers, spec: EvaluateSpec, inputs: EvaluateInputs
 ) -> None:
+    from autodl_ray.evaluate.curves import write_curves
     from autodl_ray.evaluate.html import render_html
     from autodl_ray.evaluate.thumbnails import thumbnails
 
@@ -217,6 +218,7 @@ def _write_files(
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     write_errors(folder / "errors.csv", mistakes)
     write_predictions(folder / "predictions.csv", probabilities, labels, paths=paths, classes=samples.classes)
+    write_curves(folder, report.curves)
     pictures = thumbnails(samples, [m.position for m in mistakes[: spec.worst]])
     worst = list(zip(mistakes, pictures, strict=False))
     (folder / "report.html").write_text(
