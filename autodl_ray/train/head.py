@@ -214,20 +214,19 @@ class _Columns(NamedTuple):
 
 
 def _distinct_columns(features: Array) -> _Columns:
-    """Find equal columns: first by some rows, then by all."""
+    """Find equal columns, some rows at a time: kinds are split until all are alone, or the rows end."""
     width = features.shape[1]
-    alone = _Columns(np.arange(width), np.arange(width), np.ones(width, dtype=np.float32))
-    some = np.ascontiguousarray(features[:: max(1, len(features) // _PROBED_ROWS)].T)
-    seen: dict[bytes, int] = {}
-    kind = np.array([seen.setdefault(column.tobytes(), len(seen)) for column in some], dtype=np.int64)
-    if len(seen) == width:
-        return alone
-    first = np.zeros(len(seen), dtype=np.int64)
-    first[kind[::-1]] = np.arange(width)[::-1]
+    kind, kinds = np.zeros(width, dtype=np.int64), 1
     for start in range(0, len(features), _PROBED_ROWS):
-        part = features[start : start + _PROBED_ROWS]
-        if not np.array_equal(part, part[:, first][:, kind]):
-            return alone
+        part = np.ascontiguousarray(features[start : start + _PROBED_ROWS].T)
+        seen: dict[tuple[int, bytes], int] = {}
+        pairs = zip(kind.tolist(), part, strict=True)
+        kind = np.array([seen.setdefault((of, column.tobytes()), len(seen)) for of, column in pairs], dtype=np.int64)
+        kinds = len(seen)
+        if kinds == width:
+            break
+    first = np.zeros(kinds, dtype=np.int64)
+    first[kind[::-1]] = np.arange(width)[::-1]
     return _Columns(first, kind, np.sqrt(np.bincount(kind)).astype(np.float32))
 
 
@@ -293,7 +292,7 @@ def _minimise(
         probabilities[rows, y] -= 1
         probabilities *= shares[:, None]
         gradient = np.empty_like(theta)
-        gradient[:-1] = _product(x.T, probabilities) + l2 * theta[:-1]
+        gradient[:-1] = _product(probabilities.T, x).T + l2 * theta[:-1]
         gradient[-1] = probabilities.sum(axis=0)
         return float(loss + 0.5 * l2 * np.square(theta[:-1]).sum()), gradient.ravel()
 

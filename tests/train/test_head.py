@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from autodl_ray.data.sampling import class_weights
 from autodl_ray.errors import BundleError, InputError
-from autodl_ray.train.head import L2_GRID, HeadFit, fit_head, load_head, save_head
+from autodl_ray.train.head import L2_GRID, HeadFit, _distinct_columns, fit_head, load_head, save_head
 from tests.train.sources import digits
 
 
@@ -74,6 +74,21 @@ def test_constant_and_huge_features_do_no_harm() -> None:
     fit = fit_head(extra, y, val_extra, vy, num_classes=10, seed=0)
     assert np.isfinite(fit.weight).all()
     assert fit.scores["accuracy"] >= 0.95
+
+
+def test_equal_columns_change_the_head_by_nothing_but_the_sharing_of_weights() -> None:
+    x, y, vx, vy = features()
+    rare = np.zeros((len(x), 2), np.float32)
+    rare[-1, 1] = 9.0  # equal to a constant column but for the last row
+    wide, val_wide = np.column_stack([x, x, rare]), np.column_stack([vx, vx, vx[:, :2] * 0])
+    columns = _distinct_columns(wide)
+    constant = len(np.unique(x, axis=1).T)
+    assert len(columns.first) == constant + 1
+    assert np.array_equal(wide[:, columns.first][:, columns.kind], wide)
+    once, twice = (fit_head(a, y, b, vy, num_classes=10, seed=0) for a, b in ((x, vx), (wide, val_wide)))
+    assert twice.weight.shape == (10, 130)
+    np.testing.assert_allclose(twice.weight[:, :64], twice.weight[:, 64:128], atol=1e-6)
+    assert twice.scores["accuracy"] == pytest.approx(once.scores["accuracy"], abs=0.01)
 
 
 def test_class_without_training_samples() -> None:
