@@ -1,31 +1,37 @@
-"""How a training is run: in this process when one worker is enough, else in a worker group of Ray Train."""
+"""How a training is run: in this process when one worker is enough, else in a worker group that is started again."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from autodl_ray.artifacts import write_atomic
-from autodl_ray.errors import AutoDLError, StageError
+from autodl_ray.errors import StageError
 from autodl_ray.runtime import StopFlag
+from autodl_ray.train.checkpoint import BEST, LAST
 from autodl_ray.train.config import FitConfig
+from autodl_ray.train.elastic import Attempt, Lost, Restarts
+from autodl_ray.train.errors import WorkerLost
+from autodl_ray.train.kept import INDEX
 from autodl_ray.train.loop import fit
-from autodl_ray.train.result import FitResult
+from autodl_ray.train.result import CURVES, FitResult
 from autodl_ray.train.source import Source
-
-if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
+from autodl_ray.train.worker import GRACE_S, REPORTS, RESULT
 
 __all__ = ["launch"]
 
-_REPORTS, _RESULT, _STOP, _RAY = "reports.jsonl", "result.json", ".stop", "ray"
+_STOP, _RAY = ".stop", "ray"
 _POLL_S = 0.1
-_GRACE_S = 120.0  # for the workers to save and end after a stop
+_LATE_S = GRACE_S + 30.0  # the workers end themselves before that
+_START_S = 10.0  # until a new group trains
+_PLACE_S = 60.0  # for all workers to find a place, a node that comes back included
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -41,10 +47,17 @@ def launch(
     should_stop: Callable[[], bool],
     deadline: float | None = None,
     head_init: Path | None = None,
+    min_workers: int = 1,
+    patience_s: float = _PLACE_S,
 ) -> FitResult:
     """Run :func:`autodl_ray.train.loop.fit` with the workers that are wanted.
 
-    Both ways run the same loop on the same global batches, and ``report`` is called in this thread.
+    Both ways run the same loop on the same global batches, and ``report`` is called in this thread, once an epoch,
+    also for an epoch that a group finished just before it was lost.
+
+    A group whose process or node is gone is started again from its last checkpoint, a few times, with as many workers
+    as find a place; the batch stays the same. Where Ray ended a process because memory ran out, it goes on once with
+    half the samples at a time. The notes of the result say so, and rows of later epochs have ``restarts``.
 
     Args:
         config: Of the training.
@@ -57,9 +70,12 @@ def launch(
         should_stop: Asked before every step (several workers: about ten times a second).
         deadline: Unix time by which this has returned.
         head_init: A fitted head to start from.
+        min_workers: With fewer than that it does not go on.
+        patience_s: How long to wait for the place of all workers before fewer are taken.
 
     Raises:
-        StageError: A worker failed.
+        WorkerLost: Workers were lost too often, or too few find a place; says nothing about the configuration.
+        StageError: A worker failed; names the line and the log.
         AutoDLError: What the loop raised.
     """
     folder = folder.resolve()
@@ -75,75 +91,158 @@ def launch(
         )
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopFlag(folder / _STOP)
-    for leftover in (stop.path, folder / _REPORTS, folder / _RESULT):
+    for leftover in (stop.path, folder / REPORTS, folder / RESULT):
         leftover.unlink(missing_ok=True)
     task = {
         "config": config,
         "source": source,
         "folder": folder,
+        "stop": stop.path,
         "deadline": deadline,
         "head_init": None if head_init is None else head_init.resolve(),
         "num_threads": max(1, int(resources_per_worker.get("CPU", 1))),
     }
-    trainer = _trainer(task, folder, num_workers, resources_per_worker)
-    _watch(trainer, folder, stop=stop, report=report, should_stop=should_stop)
-    return FitResult.from_json(json.loads((folder / _RESULT).read_text()))
+    group = _Group(task, folder, resources_per_worker, min_workers=min_workers, patience_s=patience_s)
+    restarts = Restarts(config.batch_size, num_workers, micro_batch=config.micro_batch_size)
+    relay = _Relay(folder, report, last=len(_curves(folder)))
+    return group.run(restarts, relay, stop=stop, should_stop=should_stop)
 
 
-def _trainer(task: dict[str, Any], folder: Path, num_workers: int, resources: dict[str, float]) -> TorchTrainer:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+@dataclass
+class _Group:
+    """One training in groups of workers, one after the other until it is done."""
 
-    use_gpu = resources.get("GPU", 0) > 0
-    return TorchTrainer(
-        _worker,
-        train_loop_config=task,
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        # Ray Train's own snapshot lies beside ours and is never read: the loop resumes from last.pt.
-        run_config=RunConfig(
-            name=f"{folder.name}-{os.getpid()}",
-            storage_path=str(folder / _RAY),
-            failure_config=FailureConfig(max_failures=0),
-        ),
-    )
+    task: dict[str, Any]
+    folder: Path
+    resources: dict[str, float]
+    min_workers: int
+    patience_s: float
 
+    def run(self, restarts: Restarts, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]) -> FitResult:
+        number = 0
+        while True:
+            attempt = self._attempt(restarts, should_stop)
+            if attempt is None:
+                return _so_far(self.folder, restarts)
+            number += 1
+            before = _saved_at(self.folder)
+            lost = self._once(attempt, number, relay, stop=stop, should_stop=should_stop)
+            if lost is None:
+                result = FitResult.from_json(json.loads((self.folder / RESULT).read_text()))
+                relay.catch_up(result.history)
+                return replace(result, notes=(*restarts.notes, *result.notes))
+            relay.catch_up(_curves(self.folder))
+            wait_s = restarts.after(lost, attempt, saved=_saved_at(self.folder) != before)
+            logging.getLogger(__name__).warning("%s", restarts.notes[-1])
+            relay.begin_again(len(restarts.notes))
+            _pause(wait_s, should_stop)
+            if self._too_late() and _curves(self.folder):
+                return _so_far(self.folder, restarts)
 
-def _worker(task: dict[str, Any]) -> None:
-    """Run the loop as one worker of the group."""
-    import ray.train
-    import ray.train.torch
+    def _too_late(self) -> bool:
+        deadline = self.task["deadline"]
+        return deadline is not None and deadline - time.time() < _START_S
 
-    from autodl_ray.train.peers import Group
+    def _attempt(self, restarts: Restarts, should_stop: Callable[[], bool]) -> Attempt | None:
+        """Wait for a place; fewer workers than wanted are better than none. None: somebody wants to stop."""
+        from autodl_ray.train.group import place
 
-    folder: Path = task["folder"]
-    peers = Group(ray.train.torch.get_device())
+        placed = place(
+            self.resources,
+            wanted=restarts.wanted,
+            least=min(self.min_workers, restarts.wanted),
+            patience_s=self._patience(),
+            should_stop=should_stop,
+        )
+        if placed == 0 and should_stop():
+            return None
+        if placed == 0:
+            raise WorkerLost(
+                "There is no place for the workers of the training.",
+                seen=f"{restarts.wanted} × {self.resources}; {restarts.notes[-1] if restarts.notes else 'first start'}",
+                accepted=f"room for at least {self.min_workers} (train.min_workers)",
+                hint="run the same line again when the nodes are back: it goes on from the last checkpoint",
+            )
+        if placed < restarts.wanted:
+            restarts.notes.append(
+                f"{placed} of {restarts.wanted} workers found a place: the training goes on with them, and the same "
+                "batch"
+            )
+        return restarts.attempt(placed)
 
-    def report(row: dict[str, Any]) -> None:
-        with (folder / _REPORTS).open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+    def _patience(self) -> float:
+        deadline = self.task["deadline"]
+        return self.patience_s if deadline is None else max(1.0, min(self.patience_s, (deadline - time.time()) / 4))
 
-    result = fit(
-        task["config"],
-        task["source"],
-        folder=folder,
-        report=report,
-        should_stop=StopFlag(folder / _STOP).is_set,
-        deadline=task["deadline"],
-        head_init=task["head_init"],
-        num_threads=task["num_threads"],
-        peers=peers,
-    )
-    if peers.rank == 0:
-        write_atomic(folder / _RESULT, json.dumps(result.to_json()))
+    def _once(
+        self, attempt: Attempt, number: int, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]
+    ) -> Lost | None:
+        """Run one group; None: the training is done or was stopped."""
+        from autodl_ray.train.group import explain, make_trainer
+
+        (self.folder / RESULT).unlink(missing_ok=True)
+        config = replace(self.task["config"], micro_batch_size=attempt.micro_batch)
+        trainer = make_trainer(
+            {**self.task, "config": config},
+            name=f"{self.folder.name}-{os.getpid()}-{number}",
+            storage=self.folder / _RAY,
+            num_workers=attempt.num_workers,
+            resources=self.resources,
+        )
+        error = _watch(trainer, relay, stop=stop, should_stop=should_stop)
+        if error is None:
+            return None
+        said = explain(error)
+        if isinstance(said, Lost):
+            return said
+        raise said
 
 
 class _Trainer(Protocol):
     def fit(self) -> object: ...
 
 
-def _watch(trainer: _Trainer, folder: Path, *, stop: StopFlag, report: Report, should_stop: Callable[[], bool]) -> None:
-    """Let the group run in a thread; pass its reports on, and the wish to stop down."""
+@dataclass
+class _Relay:
+    """Passes the rows of epochs on that rank 0 wrote, each once, whatever became of the group that wrote it."""
+
+    folder: Path
+    report: Report
+    last: int
+    restarts: int = 0
+    _read: int = 0
+
+    def pass_on(self) -> None:
+        """Report the rows that were written since the last call."""
+        path = self.folder / REPORTS
+        text = path.read_text() if path.exists() else ""
+        rows = text[: text.rfind("\n") + 1].splitlines()
+        fresh, self._read = rows[self._read :], max(self._read, len(rows))
+        for row in fresh:
+            self._tell(json.loads(row))
+
+    def catch_up(self, history: Iterable[dict[str, Any]]) -> None:
+        """Report epochs that were saved, but whose row was not written before the group ended."""
+        self.pass_on()
+        for row in history:
+            self._tell(row)
+
+    def begin_again(self, restarts: int) -> None:
+        """Expect the rows of another group; half a row of the one before is worth nothing."""
+        (self.folder / REPORTS).unlink(missing_ok=True)
+        self._read, self.restarts = 0, restarts
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if row["epoch"] <= self.last:
+            return
+        self.last = row["epoch"]
+        self.report({**row, "restarts": self.restarts} if self.restarts else row)
+
+
+def _watch(
+    trainer: _Trainer, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]
+) -> BaseException | None:
+    """Let the group run in a thread; pass its reports on, and the wish to stop down. Return how it failed."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -153,31 +252,27 @@ def _watch(trainer: _Trainer, folder: Path, *, stop: StopFlag, report: Report, s
             failed.append(error)
 
     thread = threading.Thread(target=run, name="autodl-train", daemon=True)
-    seen = 0
+    stopped_at: float | None = None
     with _quick_polls():
         thread.start()
         try:
             while thread.is_alive():
                 thread.join(_POLL_S)
-                if should_stop():
+                if stopped_at is None and should_stop():
                     stop.set()
-                seen = _pass_on(folder, seen, report)
-            _pass_on(folder, seen, report)
+                    stopped_at = time.monotonic()
+                relay.pass_on()
+                if stopped_at is not None and time.monotonic() - stopped_at > _LATE_S:
+                    raise StageError(
+                        "The workers of the training did not end after the stop.",
+                        seen=f"{_LATE_S:g} s",
+                        hint="run the same line again to go on from the last checkpoint",
+                    )
         except BaseException:
             stop.set()
-            thread.join(_GRACE_S)
+            thread.join(GRACE_S)
             raise
-    if failed:
-        raise _cause(failed[0])
-
-
-def _pass_on(folder: Path, seen: int, report: Report) -> int:
-    path = folder / _REPORTS
-    text = path.read_text() if path.exists() else ""
-    rows = text[: text.rfind("\n") + 1].splitlines()
-    for row in rows[seen:]:
-        report(json.loads(row))
-    return len(rows)
+    return failed[0] if failed else None
 
 
 @contextmanager
@@ -193,18 +288,44 @@ def _quick_polls() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return the error of ours that a worker raised, or one that names the worker's."""
-    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        inner = getattr(failure, "cause", None) or failure
-        if isinstance(inner, AutoDLError):
-            return inner
-    shown = next(iter(failures.values()), error)
-    made = StageError(
-        "A training worker failed.",
-        seen=f"{type(shown).__name__}: {(str(shown).strip() or '?').splitlines()[-1]}",
-        hint="the log has the whole traceback; run the same line again to go on from the last epoch",
+def _pause(seconds: float, should_stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not should_stop():
+        time.sleep(_POLL_S)
+
+
+def _saved_at(folder: Path) -> int:
+    """Return what changes with every checkpoint."""
+    try:
+        return (folder / LAST).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _curves(folder: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = json.loads((folder / CURVES).read_text())
+        return rows
+    except (OSError, ValueError):
+        return []
+
+
+def _so_far(folder: Path, restarts: Restarts) -> FitResult:
+    """Return what there is of a training that was to stop while no group of it ran."""
+    history = _curves(folder)
+    try:
+        best = int(json.loads((folder / INDEX).read_text())[0]["epoch"])
+    except (OSError, ValueError, LookupError):
+        best = 0
+    best = best if best <= len(history) else 0
+    return FitResult(
+        status="stopped",
+        epochs=len(history),
+        best_epoch=best,
+        metrics=dict(history[best - 1]) if best else {},
+        history=tuple(history),
+        precision=str(history[-1].get("precision", "32")) if history else "32",
+        seconds=sum(float(row.get("epoch_s", 0.0)) for row in history),
+        weights_file=BEST if best else None,
+        notes=tuple(restarts.notes),
     )
-    made.__cause__ = error
-    return made
