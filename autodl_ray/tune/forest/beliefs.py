@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autodl_ray.seeding import rng_for
-from autodl_ray.tune.contracts import Observed, SearchContext
+from autodl_ray.tune.contracts import EarlierSweep, Observed, SearchContext
+from autodl_ray.tune.forest.similar import most_similar, setting_here
 from autodl_ray.tune.forest.surface import Array, Points, Surface, conditioned, fitted
 from autodl_ray.tune.space import Encoding
 
-__all__ = ["Beliefs", "Believer", "legs_of"]
+__all__ = ["Beliefs", "Believer", "Earlier", "believed_of", "legs_of"]
 
-_MOST_POINTS = 300
 _MOST_FITTED = 100
 _STEPS = 12
 _FEWEST_TRIALS = 3
+_MOST_POINTS = 300
+_MOST_EARLIER = 32
+_MOST_POINTS_EARLIER = 100
 _NEW = -1
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier sweeps say, as processes of their own over the same settings; empty without a warm start.
+
+    Attributes:
+        surfaces: One a sweep, on the scale of normal scores.
+    """
+
+    surfaces: tuple[Surface, ...]
+
+    def points(self, x: Array, t: Array, owners: NDArray[np.int64]) -> Points:
+        """Return points with what is said of them: (N, D) settings, (N,) times and (N,) trials."""
+        bare = Points(x, t, owners, np.zeros((len(t), 0)))
+        if not self.surfaces:
+            return bare
+        nobody = replace(bare, owner=np.full(len(t), np.iinfo(np.int64).min))  # no trial of that sweep
+        return replace(bare, told=np.stack([surface.mean(nobody) for surface in self.surfaces], axis=1))
 
 
 def legs_of(epochs: int, grace_period: int) -> tuple[int, ...]:
@@ -43,12 +66,14 @@ class Beliefs:
         encoding: Of settings.
         best: The best value reported, on the scale of the process (normal scores of the reports).
         known: The trials whose reports the process was conditioned on.
+        earlier: What earlier sweeps say.
     """
 
     surface: Surface
     encoding: Encoding
     best: float
     known: frozenset[int]
+    earlier: Earlier
 
     def of_trials(self, trials: Sequence[Observed]) -> tuple[Array, Array]:
         """Return mean and standard deviation of the last epoch of trials that were begun, (N,) float64 each."""
@@ -77,16 +102,17 @@ class Beliefs:
         return np.asarray(ndtr((mean - self.best) / spread))
 
     def _whole(self, points: Array, owners: NDArray[np.int64]) -> tuple[Array, Array]:
-        return self.surface.predict(Points(points, np.ones(len(points)), owners))
+        return self.surface.predict(self.earlier.points(points, np.ones(len(points)), owners))
 
 
 class Believer:
     """Makes the beliefs of a history; the last ones are kept, as a decision asks for them more than once."""
 
-    def __init__(self, context: SearchContext) -> None:
+    def __init__(self, context: SearchContext, *, most_points: int = _MOST_POINTS) -> None:
         self.encoding = Encoding(context.space)
         self.legs = legs_of(context.epochs, context.grace_period)
         self._context = context
+        self._most = most_points
         self._sign = 1.0 if context.mode == "max" else -1.0
         self._kept: tuple[object, Beliefs | None] = (None, None)
 
@@ -99,8 +125,17 @@ class Believer:
         pending = tuple(h.number for h in history if h.status == "running")
         key = (tuple((h.number, h.epochs) for h in history), pending)
         if self._kept[0] != key:
-            self._kept = (key, self._made(history, frozenset(pending)))
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+            with threadpool_limits(1):  # more threads of BLAS than one wait for each other on a busy machine
+                self._kept = (key, self._made(history, frozenset(pending)))
         return self._kept[1]
+
+    @cached_property
+    def earlier(self) -> Earlier:
+        """What the most similar earlier sweeps say, by processes of their own; made when it is first asked for."""
+        made = (believed_of(self._context, sweep) for sweep in most_similar(self._context, _MOST_EARLIER))
+        return Earlier(tuple(beliefs.surface for beliefs in made if beliefs is not None))
 
     def _made(self, history: Sequence[Observed], pending: frozenset[int]) -> Beliefs | None:
         chosen = self._chosen([h for h in history if h.values])
@@ -110,26 +145,23 @@ class Believer:
         values = _normal_scores(raw)
         place = {t.number: i for i, t in enumerate(chosen)}
         x = self.encoding.encode_all([t.params for t in chosen])[[place[n] for n in owners]]
-        points = Points(x, self._time(epochs), owners)
+        points = self.earlier.points(x, self._time(epochs), owners)
         surface = conditioned(self._theta(points, values), points, values)
-        beliefs = Beliefs(surface, self.encoding, float(values.max()), frozenset(place))
+        beliefs = Beliefs(surface, self.encoding, float(values.max()), frozenset(place), self.earlier)
         running = [h for h in history if h.number in pending]
         return self._with_pending(beliefs, values, running) if running else beliefs
 
     def _with_pending(self, beliefs: Beliefs, values: Array, running: Sequence[Observed]) -> Beliefs:
-        mean, _ = beliefs.of_trials(running)
-        old = beliefs.surface.points
-        points = Points(
-            np.concatenate([old.x, self.encoding.encode_all([t.params for t in running])]),
-            np.concatenate([old.t, np.ones(len(running))]),
-            np.concatenate([old.owner, np.array([t.number for t in running], dtype=np.int64)]),
-        )
-        surface = conditioned(beliefs.surface.theta, points, np.concatenate([values, mean]))
-        return Beliefs(surface, beliefs.encoding, beliefs.best, beliefs.known)
+        numbers = np.array([t.number for t in running], dtype=np.int64)
+        x = self.encoding.encode_all([t.params for t in running])
+        ends = self.earlier.points(x, np.ones(len(running)), numbers)
+        values = np.concatenate([values, beliefs.surface.mean(ends)])
+        surface = conditioned(beliefs.surface.theta, beliefs.surface.points.with_more(ends), values)
+        return replace(beliefs, surface=surface)
 
     def _chosen(self, trials: Sequence[Observed]) -> list[Observed]:
         """The better half of the places goes to the best trials, the other half evenly over the rest."""
-        most = _MOST_POINTS // 2
+        most = self._most // 2
         if len(trials) <= most:
             return list(trials)
         ranked = sorted(trials, key=lambda t: (-self._sign * _finite(t.value, self._sign), t.number))
@@ -158,8 +190,15 @@ class Believer:
         if len(values) > _MOST_FITTED:
             rng = rng_for(self._context.seed, "beliefs", len(values))
             some = np.sort(rng.choice(len(values), _MOST_FITTED, replace=False))
-            points, values = Points(points.x[some], points.t[some], points.owner[some]), values[some]
+            points, values = points.take(some), values[some]
         return fitted(points, values, steps=_STEPS)
+
+
+def believed_of(context: SearchContext, sweep: EarlierSweep) -> Beliefs | None:
+    """Return what an earlier sweep says of the settings that are searched now; None: too little."""
+    there = replace(context, mode=sweep.mode, epochs=sweep.epochs, earlier=())
+    trials = [replace(t, params=setting_here(context, t.params), status="finished") for t in sweep.trials]
+    return Believer(there, most_points=_MOST_POINTS_EARLIER).of(trials)
 
 
 def _finite(value: float | None, sign: float) -> float:

@@ -1,0 +1,36 @@
+"""Strategy ``portfolio``: good settings of earlier sweeps first, then ``forest``, which knows those sweeps too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from autodl_ray.tune.contracts import Observed, SearchContext
+from autodl_ray.tune.forest import ForestProposer
+from autodl_ray.tune.space import fingerprint
+from autodl_ray.tune.warm.portfolio import portfolio
+
+__all__ = ["PortfolioProposer"]
+
+_SIZE = 8
+
+
+class PortfolioProposer:
+    """The portfolio's settings that were not tried yet, in its order; then those of the forest."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._forest = ForestProposer(context)
+
+    def propose(self, number: int, attempt: int, history: Sequence[Observed]) -> dict[str, Any]:
+        """Return settings; without earlier sweeps the portfolio is empty."""
+        tried = {fingerprint(h.params) for h in history} if self._portfolio else set()
+        left = [params for params in self._portfolio if fingerprint(params) not in tried]
+        if attempt < len(left):
+            return dict(left[attempt])
+        return self._forest.propose(number, attempt - len(left), history)
+
+    @cached_property
+    def _portfolio(self) -> list[dict[str, Any]]:
+        return portfolio(self._context, _SIZE)
