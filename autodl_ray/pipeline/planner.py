@@ -16,7 +16,12 @@ _SWEEP_SHARE = 0.5
 """Of the time that is free for search and training, a sweep takes at most this share."""
 _TRAINED_SHARE = 0.55
 """Share of the full epochs that a trial takes on average, since ASHA stops most trials early."""
-_MIN_TRIALS, _MAX_TRIALS = 4, 64
+_MIN_TRIALS, _MAX_TRIALS = 8, 64
+"""With fewer short trials than this, a longer training gains more than their best settings do."""
+_CHEAP_TRIALS = 16
+"""So many full trainings in half of the time: the search is done with full ones, and nothing is trained after it."""
+_SURE = 0.95
+"""Of the epochs that fit by the estimate; the training itself plans by what it measures, and shortens where it must."""
 _INT8_SHARE = 0.2
 """Training keeps time for INT8 when making and measuring it takes at most this share of the time left."""
 
@@ -38,6 +43,7 @@ class Observation:
         startup_s: Until a trial takes its first step.
         export_s: One export with its parity check, measured.
         full_epochs: Epochs of a full training.
+        stretch: How many times as many a training may have where there is time.
         wanted_trials: ``tune.num_samples`` of the spec.
         wanted_trial_epochs: ``tune.epochs`` of the spec.
         with_int8: Whether the spec wants INT8 tried.
@@ -58,6 +64,7 @@ class Observation:
     startup_s: float
     export_s: float
     full_epochs: int
+    stretch: float = 1.0
     wanted_trials: int | Literal["auto"] = "auto"
     wanted_trial_epochs: int | Literal["auto"] = "auto"
     with_int8: bool = True
@@ -143,7 +150,7 @@ def _sweep(o: Observation, free: float) -> Action | None:
         return Action("sweep", "as the spec asks", o.wanted_trials, epochs, seconds) if seconds > 0 else None
     seconds = min(free - 1.1 * full_s, _SWEEP_SHARE * free)
     in_full = _trials_in(o, _SWEEP_SHARE * free, o.full_epochs)
-    if in_full >= _MIN_TRIALS * 4:  # training is cheap here: search with full trainings, and train no more
+    if in_full >= _CHEAP_TRIALS:  # training is cheap here: search with full trainings, and train no more
         epochs = _trial_epochs(o, o.full_epochs)
         return Action("sweep", "full trainings are cheap", min(in_full, _MAX_TRIALS), epochs, free)
     epochs = _trial_epochs(o, max(2, o.full_epochs // 3))
@@ -169,8 +176,14 @@ def _train(o: Observation, free: float) -> Action:
     if free < useful:
         return _finish(o, f"{max(free, 0):.0f} s left, training needs {useful:.0f} s to be of use")
     fits = (free - o.startup_s) / o.epoch_s
-    reason = "the full schedule fits" if fits >= o.full_epochs else f"about {fits:.1f} of {o.full_epochs} epochs fit"
-    return Action("train", reason, 1, o.full_epochs, free)
+    epochs = max(o.full_epochs, math.floor(min(_SURE * fits, o.stretch * o.full_epochs)))
+    if epochs > o.full_epochs:
+        reason = f"{epochs} epochs fit, more than the usual {o.full_epochs}"
+    elif fits >= o.full_epochs:
+        reason = "the full schedule fits"
+    else:
+        reason = f"about {fits:.1f} of {o.full_epochs} epochs fit"
+    return Action("train", reason, 1, epochs, free)
 
 
 def _finish(o: Observation, reason: str, *, int8: bool = True) -> Action:

@@ -12,6 +12,7 @@ from autodl_ray import data
 from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
 from autodl_ray.errors import AutoDLError, DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
+from autodl_ray.pipeline.pace import measure_pace
 from autodl_ray.pipeline.planner import Action, Observation, decide, finish_seconds
 from autodl_ray.pipeline.policies import read_policies
 from autodl_ray.pipeline.quick import quick_model
@@ -26,8 +27,8 @@ from autodl_ray.spec import ExperimentSpec
 
 __all__ = ["run", "run_name"]
 
-_TRAIN_STEP_COST = 6.0
-"""A training step takes about this many times as long as onnxruntime's forward pass (lite0, 224 px, two cores)."""
+_STRETCH = 2.0
+"""A training may have so many times the epochs of the network's recipe where there is time, if none are asked for."""
 _STARTUP_S = 8.0
 """Until a first trial trains: Ray's worker process starts and imports torch (two cores)."""
 
@@ -176,6 +177,11 @@ def _search_and_train(state: Run, record: RunRecord) -> Action:
 def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Observation:
     """Gather what the planner looks at."""
     spec, version, speeds = state.spec, state.version, state.speeds
+    if "train_per_s" not in speeds and not state.context.stop.is_set():
+        pace = measure_pace(state)
+        speeds["train_per_s"] = pace.train_per_s
+        # The quick model's may be another network: pixels, say, which are a hundred times faster.
+        speeds["infer_per_s"] = min(speeds.get("infer_per_s", pace.infer_per_s), pace.infer_per_s)
     infer_per_s = speeds.get("infer_per_s", 100.0)
     epochs = spec.train.epochs
     return Observation(
@@ -184,10 +190,11 @@ def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Obs
         num_val=len(version.val),
         num_test=version.test.size,
         infer_per_s=infer_per_s,
-        train_per_s=speeds.get("train_per_s", infer_per_s / _TRAIN_STEP_COST),
+        train_per_s=speeds.get("train_per_s", infer_per_s),
         startup_s=_STARTUP_S,
         export_s=speeds.get("export_s", 10.0),
         full_epochs=state.network.entry.epochs if epochs == "auto" else epochs,
+        stretch=_STRETCH if epochs == "auto" else 1.0,
         wanted_trials=spec.tune.num_samples,
         wanted_trial_epochs=spec.tune.epochs,
         with_int8=spec.export.int8 == "auto",

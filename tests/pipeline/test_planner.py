@@ -58,6 +58,25 @@ def test_tiny_pictures_are_searched_with_full_trainings_and_not_trained_again() 
     assert decide(replace(DIGITS, swept=True, trial_epochs=20)).kind == "finish"
 
 
+def test_time_that_is_left_makes_the_training_longer_but_only_where_it_may() -> None:
+    ample = replace(PHOTOS, left_s=2000, wanted_trials=0)
+    assert (decide(ample).epochs, decide(ample).reason) == (12, "the full schedule fits")
+    assert decide(replace(ample, stretch=2.0)).epochs == 24
+    some = decide(replace(ample, left_s=1250, stretch=2.0))
+    assert 12 < some.epochs < 24
+    assert some.reason == f"{some.epochs} epochs fit, more than the usual 12"
+    assert decide(replace(PHOTOS, stretch=2.0)).epochs == 12
+
+
+def test_a_few_short_trials_are_not_worth_a_search() -> None:
+    fashion = replace(PHOTOS, left_s=1150, num_train=51_000, num_val=9000, num_test=10_000, infer_per_s=5000)
+    fashion = replace(fashion, train_per_s=1800, full_epochs=20, stretch=2.0)
+    action = decide(fashion)
+    assert action.kind == "train"
+    assert 30 <= action.epochs <= 40
+    assert decide(replace(fashion, left_s=3600)).kind == "sweep"
+
+
 def test_without_time_for_training_the_quick_model_is_finished() -> None:
     action = decide(replace(PHOTOS, left_s=20))
     assert action.kind == "finish"
