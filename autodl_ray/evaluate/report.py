@@ -132,9 +132,9 @@ class EvaluationReport(_Record):
     int8: dict[str, Any] | None = Field(description="the export's decision and its measurements")
     leaderboard: tuple[dict[str, Any], ...]
     curves: tuple[dict[str, Any], ...] = Field(description="of the training run, one row an epoch")
-    search: dict[str, Any] = Field({}, description="trials of the sweep, importance, repeats and limits")
     openings: tuple[dict[str, Any], ...] = Field(description="who opened the test split, when and what for")
     made: dict[str, Any] = Field(description="seed, spec digest, versions and the like")
+    search: dict[str, Any] = Field({}, description="trials of the sweep, importance, repeats and limits")
 
     def to_json(self) -> str:
         """Return the document as indented JSON."""

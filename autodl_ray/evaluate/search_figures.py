@@ -52,16 +52,16 @@ def history_svg(trials: Rows, *, mode: str, label: str) -> Markup:
         parts.append(_line(left, y, left + width, y, "var(--line)"))
         parts.append(_text(left - 6, y + 4, f"{value:.3g}", anchor="end"))
     best = values[0]
-    path: list[str] = []
+    path: list[tuple[float, float]] = []
     for i, (trial, value) in enumerate(zip(trials, values, strict=True)):
         best = max(best, value) if mode == "max" else min(best, value)
         x, y = place(i, value)
-        colour = "var(--blue)" if trial.get("status") == "finished" else "var(--soft)"
         title = f"{trial.get('trial')}: {value:.4f}, {trial.get('status')}"
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{escape(title)}</title></circle>')
-        at = place(i, best)[1]
-        path.append(f"{x:.1f},{at:.1f}" if not path else f"{x:.1f},{path[-1].split(',')[1]} {x:.1f},{at:.1f}")
-    parts.append(f'<polyline points="{" ".join(path)}" fill="none" stroke="var(--orange)" stroke-width="2"/>')
+        parts.append(_dot(x, y, "var(--blue)" if trial.get("status") == "finished" else "var(--soft)", title))
+        path += [(x, path[-1][1])] if path else []
+        path.append(place(i, best))
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
+    parts.append(f'<polyline points="{points}" fill="none" stroke="var(--orange)" stroke-width="2"/>')
     return _svg(left + width + 12, top + height + 14, f"{label} of each trial", parts)
 
 
@@ -82,18 +82,13 @@ def parallel_svg(trials: Rows, space: Mapping[str, Any], *, mode: str, label: st
     order = sorted(trials, key=lambda t: float(t["value"]), reverse=mode == "min")[-_MOST_LINES:]
     parts = [_text(left, 15, f"settings of every trial; the darker, the better its {label}", anchor="start")]
     for rank, trial in enumerate(order):
-        strength = (rank + 1) / len(order)
-        run: list[str] = []
-        title = f"<title>{escape(trial['trial'])}: {float(trial['value']):.4f}</title>"
+        title = f"{trial['trial']}: {float(trial['value']):.4f}"
+        run: list[tuple[float, float]] = []
         for i, name in enumerate([*names, ""]):
             if name in trial["params"]:
-                run.append(f"{left + step * i:.1f},{top + height * (1 - axes[name][repr(trial['params'][name])]):.1f}")
+                run.append((left + step * i, top + height * (1 - axes[name][repr(trial["params"][name])])))
             elif run:  # a setting that this trial does not have breaks its line
-                parts.append(
-                    f'<polyline points="{" ".join(run)}" fill="none" stroke="var(--blue)" '
-                    f'stroke-width="{0.8 + 1.6 * strength**4:.2f}" stroke-opacity="{0.08 + 0.8 * strength**3:.2f}">'
-                    f"{title}</polyline>"
-                )
+                parts.append(_stroke(run, (rank + 1) / len(order), title))
                 run = []
     for i, name in enumerate(names):
         x = left + step * i
@@ -125,7 +120,7 @@ def importance_svg(rows: Rows, *, label: str) -> Markup | None:
 def _places(values: Sequence[Any], domain: Mapping[str, Any]) -> dict[str, float]:
     """Return repr of a value → its height in [0, 1] on the axis."""
     if domain.get("type") == "choice" or not all(_finite(v) for v in values):
-        words = sorted({repr(v) for v in values})
+        words = [repr(v) for v in sorted(set(values), key=lambda v: (not _finite(v), v if _finite(v) else 0, str(v)))]
         return {word: (i + 0.5) / len(words) for i, word in enumerate(words)}
     use_log = bool(domain.get("log")) and min(values) > 0
     scaled = {repr(v): math.log(v) if use_log else float(v) for v in values}
@@ -160,6 +155,21 @@ def _text(x: float, y: float, text: str, *, anchor: str, title: str = "") -> str
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+
+
+def _dot(x: float, y: float, colour: str, title: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{escape(title)}</title></circle>'
+
+
+def _stroke(points: Sequence[tuple[float, float]], strength: float, title: str) -> str:
+    """A trial's line, or a dot where its neighbours on both sides are missing; strength is its rank in (0, 1]."""
+    if len(points) == 1:
+        return _dot(*points[0], "var(--blue)", title)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return (
+        f'<polyline points="{path}" fill="none" stroke="var(--blue)" stroke-width="{0.8 + 1.6 * strength**4:.2f}" '
+        f'stroke-opacity="{0.08 + 0.8 * strength**3:.2f}"><title>{escape(title)}</title></polyline>'
+    )
 
 
 def _bar(x: float, y: float, width: float) -> str:

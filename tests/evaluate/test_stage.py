@@ -89,7 +89,7 @@ def test_the_report_has_its_keys_and_reads_back(tmp_path: Path) -> None:
     document = json.loads(made.file("report.json").read_text())
     assert list(document) == [
         *("schema_version", "split", "created", "confidence", "scores", "images_per_s", "seconds", "skipped"),
-        *("variants", "model", "dataset", "int8", "leaderboard", "curves", "openings", "made"),
+        *("variants", "model", "dataset", "int8", "leaderboard", "curves", "openings", "made", "search"),
     ]
     assert list(document["scores"]) == [
         *("num_images", "num_right", "accuracy", "macro_f1", "top5_accuracy", "log_loss"),

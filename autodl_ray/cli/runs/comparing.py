@@ -28,7 +28,7 @@ def compare(context: typer.Context, runs: Runs, store: StoreOption = None, json_
     """Name what differs between runs, and give the difference of their scores with an interval.
 
     The interval is over seeds where the runs have repeats (`autodl run … --repeat 3`), else over the pictures of the
-    same test split. A warning is printed when more than one factor differs (exit 0).
+    same test split (which says nothing of other seeds). More than one differing factor is a warning (exit 0).
 
     Examples:
 

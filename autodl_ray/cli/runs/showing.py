@@ -234,3 +234,21 @@ def _delivered(history: RunHistory, console: Console) -> None:
     limits = history.facts.get("limits")
     if limits:
         console.print(f"  limits      {limits['line']}")
+        _pareto(limits, history.summary.metric, console)
+
+
+def _pareto(limits: Mapping[str, Any], metric: str, console: Console) -> None:
+    rows = [
+        [
+            ("* " if row["chosen"] else "  ") + f"{row['source']} {row['variant']}",
+            f"{row[metric]:.4f}",
+            f"{row['latency_ms']:.3g}",
+            f"{row['size_mb']:.3g}",
+            "yes" if row["keeps_limits"] else "no",
+            "yes" if row["dominated"] else "no",
+        ]
+        for row in limits["rows"]
+    ]
+    console.print()
+    columns = ["file", metric.replace("_", " "), "ms", "MB", "keeps the limits", "dominated"]
+    console.table("limits: what each file takes (* is delivered)", columns, rows)

@@ -165,7 +165,7 @@ def _validation(first: RunHistory, other: RunHistory) -> list[ScoreDifference]:
     if values[0] is None or values[1] is None:
         return []
     few = " and ".join(run.name for run, seeds in ((first, a), (other, b)) if len(seeds) < 2)
-    why = f"{few} has one seed only: run the same line again with --repeat 3 for an interval over seeds"
+    why = f"one seed of {few}: run the same line again with --repeat 3 for an interval over seeds"
     return [ScoreDifference(other.name, "validation", metric, values[0], values[1], None, why)]
 
 

@@ -35,8 +35,8 @@ class Importance:
     Attributes:
         name: The field.
         value: Share of the variance it explains, from 0 to 1.
-        low: Lower end of the spread over resampled trials (5th percentile).
-        high: Upper end (95th percentile).
+        low: Lower end of the spread over resampled trials (5th percentile), at most ``value``.
+        high: Upper end (95th percentile), at least ``value``.
         trials: Trials that have it.
         when: For a conditional field: what it depends on; its share is among the trials that have it.
     """
@@ -183,8 +183,8 @@ def _rows(
         Importance(
             name=name,
             value=shares[name],
-            low=_quantile(spread[name], 0.05, shares[name]),
-            high=_quantile(spread[name], 0.95, shares[name]),
+            low=min(shares[name], _quantile(spread[name], 0.05, shares[name])),
+            high=max(shares[name], _quantile(spread[name], 0.95, shares[name])),
             trials=len(known),
             when={k: list(v) for k, v in (sweep.space.get(name, {}).get("when") or {}).items()},
         )

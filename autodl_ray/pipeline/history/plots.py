@@ -127,10 +127,12 @@ def draw_slices(sweep: SweepHistory) -> Figure | None:
         have = [(trial, value) for trial, value in known if name in trial.params]
         raw = [trial.params[name] for trial, _ in have]
         is_text = sweep.space.get(name, {}).get("type") == "choice" or not all(_is_number(v) for v in raw)
-        xs = [str(v) if is_text else float(v) for v in raw]
+        xs: list[Any] = [_words(raw).index(str(v)) if is_text else float(v) for v in raw]
         axes.scatter(xs, [v for _, v in have], c=[_number(t) for t, _ in have], cmap="viridis_r", s=18)
-        if not is_text and sweep.space.get(name, {}).get("log") and min(float(x) for x in xs) > 0:
-            axes.set_xscale("log")
+        if not is_text and sweep.space.get(name, {}).get("log") and min(xs) > 0:
+            _log_axis(axes, xs)
+        if is_text:
+            axes.set_xticks(range(len(_words(raw))), _words(raw))
         axes.set(xlabel=name, ylabel=_metric(sweep))
     for axes in list(panels):  # what is left of the grid
         axes.set_visible(False)
@@ -157,7 +159,7 @@ class _Axis:
     """One vertical axis of the parallel coordinates: from a value to a height in [0, 1]."""
 
     def __init__(self, values: Sequence[Any], *, log: bool, is_text: bool) -> None:
-        self._words = sorted({str(v) for v in values}) if is_text else []
+        self._words = _words(values) if is_text else []
         numbers = [] if is_text else [float(v) for v in values]
         self._log = log and not is_text and min(numbers) > 0
         self._low, self._high = (self._scaled(min(numbers)), self._scaled(max(numbers))) if numbers else (0.0, 1.0)
@@ -183,6 +185,22 @@ class _Axis:
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self._log else value
+
+
+def _words(values: Sequence[Any]) -> list[str]:
+    """Return the different values as text: numbers in their order, then the others."""
+    numbers = sorted({v for v in values if _is_number(v)})
+    return list(dict.fromkeys([*map(str, numbers), *sorted({str(v) for v in values if not _is_number(v)})]))
+
+
+def _log_axis(axes: Any, xs: Sequence[float]) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    low, high = min(xs), max(xs)
+    ticks = [low, math.sqrt(low * high), high] if high > low else [low]
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
