@@ -15,7 +15,7 @@ def app() -> Any:
     """Build the command line application (typer)."""
     import typer
 
-    from autodl_ray.cli import models, predict, run, serve, spec
+    from autodl_ray.cli import lr_find, models, predict, run, serve, spec
     from autodl_ray.cli.augment import augment_app
     from autodl_ray.cli.data import data_app
     from autodl_ray.cli.runs import runs_app
@@ -31,6 +31,7 @@ def app() -> Any:
     )
     cli.callback()(_top)
     cli.command(name="run")(run.run)
+    cli.command(name="lr-find")(lr_find.lr_find)
     cli.command(name="predict")(predict.predict)
     cli.command(name="serve")(serve.serve)
     cli.command(name="models")(models.models)
