@@ -24,6 +24,7 @@ class Context:
         budget: Wall-clock of the whole run.
         progress: Where to report.
         stop: Whether the user asked to finish.
+        disk_limit: Most bytes that the run and its Ray may take; None: no limit.
     """
 
     store: Store
@@ -32,6 +33,7 @@ class Context:
     budget: Budget
     progress: Progress
     stop: StopFlag
+    disk_limit: int | None = None
 
     @property
     def folder(self) -> Path:

@@ -13,10 +13,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["ensure_token", "ray_folder", "remove_ray_folder", "remove_stale_folders", "tail_of_logs"]
+__all__ = ["ensure_token", "home_of_ray", "ray_folder", "remove_ray_folder", "remove_stale_folders", "tail_of_logs"]
 
 # A Unix socket's path has at most 107 bytes; Ray appends "/session_<date>_<time>_<pid>/sockets/plasma_store".
 _LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") - 2
+
+
+def home_of_ray(base: Path) -> Path:
+    """Return the folder below the store where this driver's Ray keeps its files, or would."""
+    return base / ".ray" / f"{os.getpid()}-{_host()}"
 
 
 def ray_folder(base: Path | None) -> Path:
@@ -29,15 +34,14 @@ def ray_folder(base: Path | None) -> Path:
     Returns:
         A path short enough for Ray's Unix sockets: the folder itself, or a short link to it.
     """
-    name = f"{os.getpid()}-{_host()}"
     if base is None:
-        return Path(tempfile.mkdtemp(prefix=_prefix(name)))
-    folder = base / ".ray" / name
+        return Path(tempfile.mkdtemp(prefix=_prefix(f"{os.getpid()}-{_host()}")))
+    folder = home_of_ray(base)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
         return folder
-    link = Path(tempfile.mkdtemp(prefix=_prefix(name))) / "r"
+    link = Path(tempfile.mkdtemp(prefix=_prefix(folder.name))) / "r"
     link.symlink_to(folder, target_is_directory=True)
     return link
 
