@@ -40,7 +40,7 @@ class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without t
     @property
     def hyperparameter_length_scale(self) -> Any:
         """The length scales."""
-        return Hyperparameter("length_scale", "numeric", BOUNDS["length_scale"], len(self.length_scale))
+        return Hyperparameter("length_scale", "numeric", BOUNDS["length_scale"], len(np.atleast_1d(self.length_scale)))
 
     @property
     def hyperparameter_noise(self) -> Any:
@@ -54,7 +54,7 @@ class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without t
 
     def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:
         """Return the covariances, and their gradient by ``theta`` (N, N, F + 2) where that is asked for."""
-        scales, groups = np.asarray(self.length_scale, dtype=float), np.asarray(self.groups)
+        scales, groups = np.atleast_1d(self.length_scale).astype(float), np.asarray(self.groups)
         if Y is not None:
             return self.variance * matern(squared_distances(X, Y, scales[groups]))[0]
         parts = _parts(X, groups, scales)

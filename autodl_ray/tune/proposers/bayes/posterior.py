@@ -34,7 +34,7 @@ class Posterior:
     def __init__(self, regressor: Any, pending: Array) -> None:
         kernel = regressor.kernel_
         self._variance = float(kernel.variance)
-        self._scales = np.asarray(kernel.length_scale, dtype=float)[np.asarray(kernel.groups)]
+        self._scales = np.atleast_1d(kernel.length_scale).astype(float)[np.asarray(kernel.groups)]
         noise = float(kernel.noise)
         known: Array = regressor.X_train_
         targets: Array = regressor.y_train_
