@@ -118,7 +118,7 @@ def _usable(uri: str) -> str:
     if importlib.util.find_spec("mlflow") is None:
         raise MissingExtraError(
             "MLflow is not installed, and log.mlflow asks for it.",
-            seen=uri,
+            seen=urlsplit(uri).hostname or uri,  # not the password that may be before it
             hint="pip install 'autodl_ray[mlflow]', or leave log.mlflow out",
         )
     parts = urlsplit(uri)

@@ -126,7 +126,8 @@ class Telemetry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("ended" if error is None else "failed")
+        is_failure = isinstance(error, Exception) and not isinstance(error, StopIteration)  # Tune ends trials by those
+        self.close("failed" if is_failure else "ended")
 
     def _row(self, facts: StepFacts) -> dict[str, Any]:
         row: dict[str, Any] = {"step": facts.step, "epoch": facts.epoch, "time": round(time.time(), 3)}
