@@ -132,6 +132,7 @@ class _Run:
         self.pace = Pace(eval_guess_steps=_EVAL_COST * source.num_val / config.batch_size)
         self.progress = ProgressFile(folder)
         self.began = self.saved_at = time.perf_counter()
+        self.owed = 0.0  # loss of the step before, which the workers have not added up yet
 
     def _load(self) -> dict[str, Any] | None:
         if self.peers.rank != 0:  # only one may put the files of the best weights in order
@@ -207,13 +208,16 @@ class _Run:
             wait_s = time.perf_counter() - began
             state.stats.wait_s += wait_s
             samples = 0 if batch is None else len(batch.labels)
-            vote = self.peers.agree(StepVote(samples, self._plan(), self.should_stop()))
+            vote = self.peers.agree(StepVote(samples, self._plan(), self.should_stop(), loss=self.owed))
+            state.stats.loss, self.owed = state.stats.loss + vote.loss, 0.0
             self.total = max(vote.total_steps, counts.step)
             if batch is None or vote.smallest == 0:
                 break
             if vote.stop or counts.step >= self.total:
                 ended = "stopped" if vote.stop else "finished"
                 break
+            if 0 < self.config.checkpoint_every_s <= began - self.saved_at and counts.in_epoch > 0:
+                self._save()  # here, where what all workers know is the same
             self._step(batch, vote, began=began, wait_s=wait_s)
         if ended is None:
             counts.epoch, counts.in_epoch = counts.epoch + 1, 0
@@ -241,7 +245,7 @@ class _Run:
         place = Place(counts.epoch, counts.in_epoch, counts.position)
         outcome = stepper.step(batch, vote, place, factor=factor, watch=watch)
         self._take_notes()
-        self._count(outcome, vote)
+        self._count(outcome, vote, own=len(batch.labels))
         now = time.perf_counter()
         self.pace.steps.append(now - began)
         self.telemetry.step(
@@ -262,15 +266,13 @@ class _Run:
                 eta_s=self._eta_s() if watch else None,
             )
         )
-        if 0 < config.checkpoint_every_s <= now - self.saved_at and counts.in_epoch < self.epoch_steps:
-            self._save()
 
     def _take_notes(self) -> None:
         for note in self.stepper.notes:
             self.state.note(note)
         self.stepper.notes.clear()
 
-    def _count(self, outcome: StepOutcome, vote: StepVote) -> None:
+    def _count(self, outcome: StepOutcome, vote: StepVote, *, own: int) -> None:
         state, loss = self.state, outcome.loss
         counts = state.counts
         if not outcome.skipped:
@@ -282,7 +284,7 @@ class _Run:
                 )
             # A step that was left out does not move the schedule: those that are left share what remains of it.
             counts.position += (1 - counts.position) / max(1, self.total - counts.step)
-            state.stats.loss += loss * vote.samples
+            self.owed = loss * own
             state.stats.images += vote.samples
         counts.step += 1
         counts.in_epoch += 1

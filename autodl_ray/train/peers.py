@@ -23,6 +23,8 @@ class StepVote:
     Attributes:
         samples: Of this worker's slice; agreed: of the global batch.
         smallest: Agreed: of the smallest slice.
+        loss: Of the step before, added up over this worker's samples; agreed: over those of all. It is told one step
+            late because that costs no message of its own.
         total_steps: Planned steps of the whole training; agreed: those of rank 0.
         stop: Whether to stop; agreed: whether any worker wants to.
     """
@@ -31,6 +33,7 @@ class StepVote:
     total_steps: int
     stop: bool
     smallest: int = 0
+    loss: float = 0.0
 
 
 class Peers(Protocol):
@@ -80,7 +83,7 @@ class Alone:
 
     def agree(self, vote: StepVote) -> StepVote:
         """Agree with oneself."""
-        return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples)
+        return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples, loss=vote.loss)
 
     def mean(self, value: float) -> float:
         """Return the value."""
@@ -114,12 +117,13 @@ class Group:
 
     def agree(self, vote: StepVote) -> StepVote:
         """Exchange the votes: one small all-gather."""
-        votes = self._all([float(vote.samples), float(vote.total_steps), float(vote.stop)])
+        votes = self._all([float(vote.samples), float(vote.total_steps), float(vote.stop), vote.loss])
         return StepVote(
             samples=int(votes[:, 0].sum()),
             total_steps=int(votes[0, 1]),
             stop=bool(votes[:, 2].any()),
             smallest=int(votes[:, 0].min()),
+            loss=float(votes[:, 3].sum()),
         )
 
     def mean(self, value: float) -> float:
