@@ -24,6 +24,8 @@ from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
 from autodl_ray.spec import ExperimentSpec
+from autodl_ray.train.telemetry import LogConfig
+from autodl_ray.train.telemetry.tracking import Tracker
 
 __all__ = ["run", "run_name"]
 
@@ -57,6 +59,7 @@ def run(
         AutoDLError: By kind: see :mod:`autodl_ray.errors`.
     """
     _check_model(spec)
+    LogConfig.of(spec.log, run="", folder=Path())  # refuses what it cannot do
     read_policies(spec)
     stop = StopFlag(store.folder("logs") / f"stop-{os.getpid()}")
     budget = Budget(spec.budget_s, started=started or time.time())
@@ -76,7 +79,11 @@ def run(
                 record.start()
                 budget = Budget(spec.budget_s, record.counted_s, budget.started)
                 context = Context(store, name, spec.seed, budget, progress, stop)
-                return _attempt(spec, version, record, context)
+                with Tracker(_log(spec, context)) as tracker:
+                    result = _attempt(spec, version, record, context)
+                if tracker.note:
+                    progress.say(tracker.note)
+                return result
         except RunInterrupted as error:
             raise RunInterrupted(error.what, hint=f"resume: {resume_line}" if resume_line else error.hint) from error
         finally:
@@ -89,6 +96,10 @@ def _check_model(spec: ExperimentSpec) -> None:
 
     if spec.model.name != "auto":
         find_entry(spec.model.name)
+
+
+def _log(spec: ExperimentSpec, context: Context) -> LogConfig:
+    return LogConfig.of(spec.log, run=context.run, folder=context.folder / "metrics")
 
 
 def _check_task(version: DatasetVersion) -> None:
@@ -115,6 +126,7 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
     state = begin(spec, version, context)
+    state.log = _log(spec, context)
     decide_metric(state)
     start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
     quick_model(state)

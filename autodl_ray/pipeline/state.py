@@ -18,6 +18,7 @@ from autodl_ray.spec import ExperimentSpec
 
 if TYPE_CHECKING:
     from autodl_ray.models.zoo import ZooEntry
+    from autodl_ray.train.telemetry import LogConfig
 
 __all__ = ["Contender", "Network", "Run", "begin", "choose_network", "ranked"]
 
@@ -54,6 +55,7 @@ class Run:
         rows: The leaderboard so far.
         speeds: Measured: infer_per_s, export_s, train_per_s.
         facts: What is noted with the run at its end: ``repeat``, ``limits``.
+        log: Where live metrics go; None: nowhere that is kept.
     """
 
     spec: ExperimentSpec
@@ -65,6 +67,7 @@ class Run:
     speeds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     head_init: Path | None = None
+    log: LogConfig | None = None
     _source: StreamSource | None = None
     _balanced: Balanced | None = None
 

@@ -90,6 +90,7 @@ def sweep_inputs(
         dataset_id=run.version.id,
         class_weights=run.balanced.loss_weights,
         balanced=run.balanced.way == "sampler",
+        log=run.log,
     )
 
 

@@ -23,6 +23,7 @@ from autodl_ray.train.kept import INDEX
 from autodl_ray.train.loop import fit
 from autodl_ray.train.result import CURVES, FitResult
 from autodl_ray.train.source import Source
+from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.train.worker import GRACE_S, REPORTS, RESULT
 
 __all__ = ["launch"]
@@ -49,6 +50,7 @@ def launch(
     head_init: Path | None = None,
     min_workers: int = 1,
     patience_s: float = _PLACE_S,
+    log: LogConfig | None = None,
 ) -> FitResult:
     """Run :func:`autodl_ray.train.loop.fit` with the workers that are wanted.
 
@@ -72,6 +74,7 @@ def launch(
         head_init: A fitted head to start from.
         min_workers: With fewer than that it does not go on.
         patience_s: How long to wait for the place of all workers before fewer are taken.
+        log: Where live metrics go; None: into ``folder``.
 
     Raises:
         WorkerLost: Workers were lost too often, or too few find a place; says nothing about the configuration.
@@ -88,6 +91,7 @@ def launch(
             should_stop=should_stop,
             deadline=deadline,
             head_init=head_init,
+            log=log,
         )
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopFlag(folder / _STOP)
@@ -101,6 +105,7 @@ def launch(
         "deadline": deadline,
         "head_init": None if head_init is None else head_init.resolve(),
         "num_threads": max(1, int(resources_per_worker.get("CPU", 1))),
+        "log": log,
     }
     group = _Group(task, folder, resources_per_worker, min_workers=min_workers, patience_s=patience_s)
     restarts = Restarts(config.batch_size, num_workers, micro_batch=config.micro_batch_size)

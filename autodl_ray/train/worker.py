@@ -117,6 +117,7 @@ def _train(task: dict[str, Any], stop: StopFlag, rank: int) -> str:
         head_init=task["head_init"],
         num_threads=task["num_threads"],
         peers=peers,
+        log=task.get("log"),
     )
     if rank == 0:
         write_atomic(folder / RESULT, json.dumps(result.to_json()))

@@ -13,6 +13,7 @@ from autodl_ray.spec.sections import Domain, TrainSpec
 
 if TYPE_CHECKING:
     from autodl_ray.data.stream import StreamSource
+    from autodl_ray.train.telemetry import LogConfig
 
 __all__ = ["SweepInputs", "SweepRun", "TrialRecord"]
 
@@ -40,6 +41,7 @@ class SweepInputs:
         class_weights: Of the loss, by class; None: all count alike.
         balanced: Draw training samples of rare classes more often.
         facts: Of the data, as warm starts compare them: ``log_samples``, ``num_classes``, ``image_size``, …
+        log: Where live metrics go; None: into the folders of the trials, and away with them.
     """
 
     base: TrainSpec
@@ -58,6 +60,7 @@ class SweepInputs:
     class_weights: tuple[float, ...] | None = None
     balanced: bool = False
     facts: Mapping[str, float] = field(default_factory=dict)
+    log: LogConfig | None = None
 
 
 @dataclass(frozen=True)

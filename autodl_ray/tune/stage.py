@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from autodl_ray.seeding import seed_for
 from autodl_ray.spec.load import difference
 from autodl_ray.spec.sections import Choice, TrainSpec, TuneSpec
 from autodl_ray.train.config import FitConfig, resolve
+from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.tune.artifact import best_of, open_sweep, raise_if_all_failed, trial_records, write_files
 from autodl_ray.tune.contracts import EarlierSweep, SearchContext
 from autodl_ray.tune.engine import Engine
@@ -101,6 +103,18 @@ class _Sweep:
     def kind(self) -> Literal["sweep", "training"]:
         return "sweep" if self.inputs.param_space or self.inputs.enqueue else "training"
 
+    @property
+    def log(self) -> LogConfig | None:
+        return None if self.inputs.log is None else replace(self.inputs.log, key=self.key)
+
+    def gather(self) -> None:
+        """Bring the live metrics of all trials together."""
+        log = self.log
+        if log is not None and log.folder is not None:
+            from autodl_ray.train.telemetry.collect import collect
+
+            collect(log.folder / self.key, tensorboard=log.tensorboard)
+
     def look_up(self) -> SweepRun | None:
         """Return the sweep that is in the store, when it is this one and has all the trials that are wanted."""
         artifact = self.context.store.find(self.context.key(self.key))
@@ -124,6 +138,8 @@ class _Sweep:
         elif not trials or any(t.status not in ("failed", "lost") for t in trials):
             return
         self.workspace.begin_anew()
+        if self.log is not None and self.log.folder is not None:
+            shutil.rmtree(self.log.folder / self.key, ignore_errors=True)
 
     def begin(self) -> list[dict[str, Any]]:
         """Return the events of the journal; a new one is opened with the identity of the sweep, and its warm start."""
@@ -238,7 +254,9 @@ class _Sweep:
         total = float(self.inputs.num_samples)
         name = "sweep" if self.kind == "sweep" else "train"
         job = TrialJob(
-            LaunchTrial(self.inputs.source, plan, self.inputs.head_init), self.context.stop, self.inputs.deadline
+            LaunchTrial(self.inputs.source, plan, self.inputs.head_init, self.log),
+            self.context.stop,
+            self.inputs.deadline,
         )
 
         def best_id() -> str | None:
@@ -265,6 +283,7 @@ class _Sweep:
                 on_end=on_end,
             )
             show_progress(bar, engine, self.workspace, single=self.kind == "training")
+        self.gather()
 
     def finish(self, engine: Engine) -> SweepRun:
         """Write the artifact; when the user interrupted, only say how far it came."""

@@ -13,6 +13,7 @@ from autodl_ray.tune.bridge import TrialCall
 
 if TYPE_CHECKING:
     from autodl_ray.data.stream import StreamSource
+    from autodl_ray.train.telemetry import LogConfig
 
 __all__ = ["LaunchTrial"]
 
@@ -25,11 +26,13 @@ class LaunchTrial:
         source: The stream of batches.
         plan: Workers, CPUs and threads of a trial.
         head_init: Weights that the head starts with.
+        log: Where live metrics go, with the key of the sweep.
     """
 
     source: StreamSource
     plan: ResourcePlan
     head_init: Path | None
+    log: LogConfig | None = None
 
     def __call__(
         self,
@@ -60,6 +63,7 @@ class LaunchTrial:
             should_stop=should_stop,
             deadline=deadline,
             head_init=self.head_init,
+            log=None if self.log is None else self.log.for_trial(self.log.key, call.trial, call.params),
         )
 
 
