@@ -27,7 +27,7 @@ def small_cnn(image_size: int) -> nn.Module:
 
 
 def small_resnet(image_size: int) -> nn.Module:
-    """Return a residual network of seven or nine convolutions; D = 128."""
+    """Return a residual network of seven or ten convolutions; D = 128."""
     from autodl_ray.models.layers import SmallResNet
 
     return SmallResNet(width=32, halvings=3 if image_size >= 16 else 2)

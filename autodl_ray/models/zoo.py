@@ -158,7 +158,7 @@ _ENTRIES = (
     ),
     ZooEntry(
         name="small_resnet",
-        doc="nine convolutions with residuals, trained from scratch: for thousands of pictures of 16 to 64 px",
+        doc="ten convolutions with residuals, trained from scratch: for thousands of pictures of 16 to 64 px",
         image_size=0,
         mean=_HALF,
         std=_HALF,

@@ -44,6 +44,24 @@ def test_small_networks_take_the_fast_route_and_any_batch(name: str) -> None:
     np.testing.assert_allclose(seen, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [8, 28])
+def test_residuals_and_norms_after_a_maximum_take_the_fast_route(size: int) -> None:
+    model = build("small_resnet", num_classes=4, image_size=size, weights="none").train()
+    with torch.no_grad():
+        for _ in range(3):  # statistics and signs of a trained network: a maximum does not commute with a negative one
+            model(torch.randn(8, 3, size, size))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(-0.5, 1.5)
+    core, route = export_core(model, size)
+    assert route == "trace"
+    pixels = torch.randn(5, 3, size, size)
+    with torch.no_grad():
+        wanted = model.eval()(pixels).numpy()
+    seen = open_session(core.SerializeToString()).run(["logits"], {"pixels": pixels.numpy()})[0]
+    np.testing.assert_allclose(seen, wanted, atol=1e-4)
+
+
 def test_dynamo_gives_the_same_answers() -> None:
     model = build("pixels", num_classes=3, image_size=8, weights="none").eval()
     with exporter._quiet():

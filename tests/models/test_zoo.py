@@ -9,7 +9,7 @@ import torch
 
 from autodl_ray.errors import InputError
 from autodl_ray.models.classifier import build
-from autodl_ray.models.zoo import ZOO, choose, find_entry
+from autodl_ray.models.zoo import ZOO, choose, find_entry, with_recipe
 from autodl_ray.spec.sections import ModelSpec, TrainSpec
 
 
@@ -31,6 +31,53 @@ def test_auto_follows_the_pictures(pictures: tuple[int, int], name: str, size: i
     assert (entry.name, preprocess.size) == (name, size)
     assert weights == ("packaged" if name == "efficientnet_lite0" else "none")
     assert (preprocess.mean, preprocess.std) == (entry.mean, entry.std)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "num_train", "budget_s", "name"),
+    [
+        ((28, 28), 51_000, 1200, "small_resnet"),
+        ((28, 28), 51_000, 600, "small_resnet"),
+        ((28, 28), 51_000, 120, "small_cnn"),
+        ((28, 28), 51_000, None, "small_resnet"),
+        ((32, 32), 2000, 60, "small_resnet"),
+        ((32, 32), 1999, 3600, "small_cnn"),
+        ((8, 8), 51_000, 3600, "small_cnn"),
+        ((64, 64), 40_000, 1200, "small_cnn"),
+        ((64, 64), 40_000, 3600, "small_resnet"),
+        ((128, 96), 51_000, 1200, "efficientnet_lite0"),
+    ],
+)
+def test_auto_looks_at_how_many_tiny_pictures_and_how_much_time_there_are(
+    pictures: tuple[int, int], num_train: int, budget_s: float | None, name: str
+) -> None:
+    entry, _, _ = choose(ModelSpec(), pictures, num_train=num_train, budget_s=budget_s)
+    assert entry.name == name
+    assert choose(ModelSpec(name="pixels"), pictures, num_train=num_train, budget_s=budget_s)[0].name == "pixels"
+
+
+def test_a_recipe_fills_in_what_was_not_given_and_nothing_else() -> None:
+    entry = ZOO["small_resnet"]
+    given = TrainSpec(batch_size=32, lr=0.5)  # the default, but said
+    filled = with_recipe(given, entry)
+    assert (filled.batch_size, filled.lr, filled.weight_decay) == (32, 0.5, entry.recipe["weight_decay"])
+    assert with_recipe(TrainSpec(), entry).batch_size == 128
+    assert with_recipe(TrainSpec(), ZOO["small_cnn"]) == TrainSpec()
+    for other in ZOO.values():
+        assert set(other.recipe) <= set(TrainSpec.model_fields), other.name
+        with_recipe(TrainSpec(), other)
+
+
+@pytest.mark.parametrize(("size", "convolutions"), [(8, 7), (16, 10), (28, 10), (64, 10)])
+def test_small_resnet_has_residuals_at_every_size(size: int, convolutions: int) -> None:
+    model = build("small_resnet", num_classes=10, image_size=size, weights="none")
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == convolutions
+    assert model.head.in_features == 128
+    x = torch.randn(2, 3, size, size)
+    assert model.train()(x).shape == (2, 10)
+    block = next(m for m in model.modules() if type(m).__name__ == "_Residual")
+    features = torch.randn(2, 64, 4, 4)
+    assert torch.allclose(block.eval()(features) - block.branch(features), features, atol=1e-5)
 
 
 def test_what_is_given_wins() -> None:
