@@ -14,6 +14,7 @@ from typing import Any
 from autodl_ray import export
 from autodl_ray.artifacts import Artifact, write_atomic
 from autodl_ray.artifacts.bundle import Variant, open_bundle
+from autodl_ray.errors import BundleError
 from autodl_ray.pipeline.candidates import candidate_of, judging_seconds
 from autodl_ray.pipeline.judging import scores_of_file
 from autodl_ray.pipeline.objectives import Measured, choose, table
@@ -90,8 +91,8 @@ def _files(run: Run, contenders: Sequence[Contender], *, int8: bool) -> list[_Fi
             break
         try:
             candidate = candidate_of(run, contender, int8=int8, quick=bool(files), freely=True)
-        except RuntimeError as error:  # torch: these weights need the size that they were trained with
-            run.context.progress.say(f"limits: {contender.row.source} cannot be made: {str(error).splitlines()[0]}")
+        except BundleError:  # the network of a smaller input has other layers
+            run.context.progress.say(f"limits: {contender.row.source} cannot be made of these weights")
             continue
         variants = open_bundle(candidate.path, verify=False)[1].variants
         files += [_File(contender, candidate, variant) for variant in variants]
@@ -116,9 +117,10 @@ def _measure(run: Run, files: Sequence[_File]) -> list[Measured]:
     """Score and time the files; what an earlier attempt measured of the same files is taken from ``limits.json``."""
     kept = run.context.folder / "limits.json"
     ids = [[file.contender.row.source, file.candidate.id, file.variant] for file in files]
-    known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if known.get("files") == ids:
-        return [Measured(**row) for row in known["rows"]]
+    known: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    for earlier in known:
+        if earlier["files"] == ids:
+            return [Measured(**row) for row in earlier["rows"]]
     latencies = _latencies(run, files)
     rows = []
     for file, latency in zip(files, latencies, strict=True):
@@ -133,7 +135,8 @@ def _measure(run: Run, files: Sequence[_File]) -> list[Measured]:
                 size_mb=_model_file(file).stat().st_size / 1e6,
             )
         )
-    write_atomic(kept, json.dumps({"files": ids, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    known.append({"files": ids, "rows": [asdict(row) for row in rows]})
+    write_atomic(kept, json.dumps(known, indent=1) + "\n")
     return rows
 
 
