@@ -23,6 +23,9 @@ COLLECTIVE_TIMEOUT_S = 300
 """The longest that a worker waits for the others: rank 0 may be writing its checkpoint meanwhile."""
 
 
+_FEWER_S = 5.0  # a place that is free is given at once, on a busy machine within seconds
+
+
 @dataclass
 class _GroupConfig(TorchConfig):
     """torch's process group, and workers that hear a SIGTERM."""
@@ -81,7 +84,7 @@ def place(
     for count in range(wanted, least - 1, -1):
         if should_stop():
             return 0
-        if _fits(resources, count, patience_s if count == wanted else 1.0, should_stop):
+        if _fits(resources, count, patience_s if count == wanted else _FEWER_S, should_stop):
             return count
     return 0
 

@@ -73,7 +73,8 @@ def launch(
         deadline: Unix time by which this has returned.
         head_init: A fitted head to start from.
         min_workers: With fewer than that it does not go on.
-        patience_s: How long to wait for the place of all workers before fewer are taken.
+        patience_s: How long a group that is started again waits for the place of all workers before it takes fewer
+            (a first one waits a minute).
         log: Where live metrics go; None: into ``folder``.
 
     Raises:
@@ -156,7 +157,7 @@ class _Group:
             self.resources,
             wanted=restarts.wanted,
             least=min(self.min_workers, restarts.wanted),
-            patience_s=self._patience(),
+            patience_s=self._patience(first=not restarts.notes),
             should_stop=should_stop,
         )
         if placed == 0 and should_stop():
@@ -175,9 +176,9 @@ class _Group:
             )
         return restarts.attempt(placed)
 
-    def _patience(self) -> float:
-        deadline = self.task["deadline"]
-        return self.patience_s if deadline is None else max(1.0, min(self.patience_s, (deadline - time.time()) / 4))
+    def _patience(self, *, first: bool) -> float:
+        deadline, wait_s = self.task["deadline"], max(self.patience_s, _PLACE_S) if first else self.patience_s
+        return wait_s if deadline is None else max(5.0, min(wait_s, (deadline - time.time()) / 4))
 
     def _once(
         self, attempt: Attempt, number: int, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]

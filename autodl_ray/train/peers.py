@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from autodl_ray.train.slices import independent_samples
+
 __all__ = ["Alone", "Group", "Peers", "StepVote"]
 
 
@@ -108,7 +110,14 @@ class Group:
         self._wrapped = None
         gc.collect()  # the reducer's hooks go with it
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
-        self._wrapped = nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        # Norms whose statistics are fixed have nothing to broadcast before every step; gradients are averaged where
+        # they lie, without a copy.
+        self._wrapped = nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=ids,
+            broadcast_buffers=not independent_samples(model),
+            gradient_as_bucket_view=True,
+        )
         return self._wrapped
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:

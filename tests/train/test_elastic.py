@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from autodl_ray.errors import StageError
 from autodl_ray.train.elastic import Attempt, Lost, Restarts, share_of
 from autodl_ray.train.errors import WorkerLost, is_out_of_memory
+from autodl_ray.train.loop import fit
+from tests.train.sources import coloured, config_for
 
 
 def test_fewer_workers_hold_no_more_than_before() -> None:
@@ -120,3 +128,24 @@ class TestExplain:
         made = explain(self.error(ValueError("first\nlast")))
         assert isinstance(made, StageError)
         assert "ValueError: last" in str(made)
+
+
+@pytest.mark.slow
+def test_goes_on_with_one_worker_when_a_node_does_not_come_back(tmp_path: Path) -> None:
+    source = coloured(train=71, val=31)
+    config = config_for(source, model="pixels", epochs=3, dropout=0.0)
+    whole = fit(config, source, folder=tmp_path / "whole", report=lambda row: None, should_stop=lambda: False)
+    temporary = tempfile.mkdtemp(prefix="adl")  # short: a socket's path has at most 107 bytes
+    command = [sys.executable, "-m", "tests.train.elastic_driver", str(tmp_path), temporary]
+    try:
+        ended = subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False
+        )
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["status"] == "finished"
+    assert [row["epoch"] for row in said["rows"]] == [1, 2, 3]
+    assert [row["loss"] for row in said["rows"]] == pytest.approx([row["loss"] for row in whole.history], abs=1e-5)
+    assert "1 of 2 workers found a place: the training goes on with them, and the same batch" in said["notes"]
