@@ -1,19 +1,23 @@
-"""Between Tune's loop and the engine: which trial is next, what a report means, and when waiting has an end."""
+"""Between Tune's loop and the engine: places where trials are trained one after the other, and what they are told.
+
+A *place* is one trial of Ray Tune: a process that is handed trial after trial of ours. To end a trial of Tune and begin
+another costs 0.1 s, also when the process is used again, and on a busy machine Tune then gives the process up.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autodl_ray.runtime.stop import StopFlag
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.state import TrialState
 
-__all__ = ["FINISHED", "Bridge", "TrialCall"]
+__all__ = ["FINISHED", "Answer", "Bridge", "TrialCall"]
 
 FINISHED = "FINISHED"
 """What a searcher of Tune answers when there will be no further trial."""
@@ -31,12 +35,27 @@ class TrialCall:
         settings: Its whole configuration, made on the driver, where a mistake can be shown.
         folder: Where it keeps its checkpoint.
         known_epochs: Epochs that the journal knows; its checkpoint may be one ahead.
+        params: What it was proposed with, to be shown with its live metrics.
     """
 
     trial: str
     settings: Any
     folder: Path
     known_epochs: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a place is told after it said something.
+
+    Attributes:
+        kind: ``go_on`` with the trial; ``train`` the next one, ``call``; ``wait`` and ask again; ``end``.
+        call: The next trial.
+    """
+
+    kind: Literal["go_on", "train", "wait", "end"]
+    call: TrialCall | None = None
 
 
 class Bridge:
@@ -60,7 +79,7 @@ class Bridge:
         self.stop = stop
         self.on_tick = on_tick
         self.on_end = on_end
-        self.names: dict[str, str] = {}
+        self.places: dict[str, str | None] = {}
         self.error: BaseException | None = None
         self._ticked = 0.0
         self._stopping_since: float | None = None
@@ -69,69 +88,54 @@ class Bridge:
         """Leave nothing in a pickle: Tune pickles its parts for a restore that the journal makes needless."""
         return object, ()
 
-    def call(self, tune_id: str) -> TrialCall | str | None:
-        """Return the next trial; None: not now; ``FINISHED``: never again."""
-        engine = self.engine
+    def open(self, place: str) -> TrialCall | str | None:
+        """Open a place with its first trial; None: not now; ``FINISHED``: never again."""
         if self.error is not None:
             return FINISHED
-        if self.stop.is_set() or engine.time_is_up:
-            return None if engine.active else FINISHED
-        if len(engine.active) >= self.trials_at_once:
+        if len(self.places) >= self.trials_at_once:
             return None
-        trial = engine.next_trial()
-        if trial is None:
-            return None if engine.active else FINISHED
-        self.names[tune_id] = trial.id
-        folder = self.folder / trial.id
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return TrialCall(trial.id, self.settings(trial.params), folder, trial.epochs)
-        except BaseException:
-            engine.let_go(trial.id)
-            raise
+        call = self._next(place)
+        if call is None and not self.engine.active:
+            return FINISHED
+        return call
 
-    def result(self, tune_id: str, row: Mapping[str, Any]) -> bool:
-        """Take what a trial reported; return whether it goes on."""
-        trial = self.names[tune_id]
-        if "failed" in row:
-            (self.folder / trial / "error.txt").write_text(str(row.get("traceback", "")))
-            self.engine.failed(trial, str(row["failed"]))
-            self.ended(trial)
-            return False
-        if "epoch" not in row:
-            return True
-        goes_on = self.engine.report(trial, row)
-        if self.engine.state.trials[trial].has_ended:
-            self.ended(trial)
-        return goes_on
+    def answer(self, place: str, row: Mapping[str, Any]) -> Answer:
+        """Take what a place says; an error of ours is kept, and ends the place.
 
-    def complete(self, tune_id: str) -> None:
-        """Take note that a trial's function returned."""
-        trial = self.names[tune_id]
-        if trial not in self.engine.active:
-            return
-        whole = self.engine.state.trials[trial].is_whole(self.engine.epochs)
-        if self.stop.is_set() and not whole:
-            self.engine.let_go(trial)
-            return
-        self.engine.ended(trial, reason=self.engine.over or "the time was up")
-        self.ended(trial)
+        Args:
+            place: Which.
+            row: Of an epoch (``epoch``, …), of an error of the user's code (``failed``, ``traceback``), ``done`` when
+                a trial returned, or ``idle`` when it was told to wait.
+        """
+        with self.guarded():
+            if "epoch" in row and self._goes_on(place, row):
+                return Answer("go_on")
+            if "failed" in row:
+                self._failed(place, row)
+            elif "done" in row:
+                self._returned(place)
+            call = self._next(place)
+            if call is not None:
+                return Answer("train", call)
+            if self.error is None and self.engine.active and not (self.stop.is_set() or self.engine.time_is_up):
+                return Answer("wait")
+        return Answer("end")
 
-    def died(self, tune_id: str, reason: str) -> None:
-        """Take note that a trial's process is gone."""
-        trial = self.names[tune_id]
-        if trial not in self.engine.active:
+    def left(self, place: str) -> None:
+        """Take note that a place is no more: it was told to end, or was ended from outside."""
+        self._returned(place)
+        self.places.pop(place, None)
+
+    def died(self, place: str, reason: str) -> None:
+        """Take note that the process of a place is gone."""
+        trial = self.places.pop(place, None)
+        if trial is None or trial not in self.engine.active:
             return
         if self.is_late:
             self.engine.let_go(trial)
             return
         self.engine.lost(trial, reason)
-        if self.engine.state.trials[trial].has_ended:
-            self.ended(trial)
-
-    def ended(self, trial: str) -> None:
-        """Tell the stage that a trial has ended."""
-        self.on_end(self.engine.state.trials[trial])
+        self._tell_end(trial)
 
     def tick(self) -> None:
         """Let the stage show progress, not too often."""
@@ -164,3 +168,55 @@ class Bridge:
             yield
         except Exception as error:
             self.error = self.error or error
+
+    def _next(self, place: str) -> TrialCall | None:
+        """Take the next trial for a place, if there is one and it may still begin."""
+        if self.error is not None or self.stop.is_set() or self.engine.time_is_up:
+            return None
+        trial = self.engine.next_trial()
+        if trial is None:
+            return None
+        folder = self.folder / trial.id
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            call = TrialCall(trial.id, self.settings(trial.params), folder, trial.epochs, trial.params)
+        except BaseException:
+            self.engine.let_go(trial.id)
+            raise
+        self.places[place] = trial.id
+        return call
+
+    def _goes_on(self, place: str, row: Mapping[str, Any]) -> bool:
+        trial = self.places[place]
+        if trial is None or not self.engine.report(trial, row):
+            self.places[place] = None
+            if trial is not None:
+                self._tell_end(trial)
+            return False
+        return True
+
+    def _failed(self, place: str, row: Mapping[str, Any]) -> None:
+        trial, self.places[place] = self.places[place], None
+        if trial is None:
+            return
+        (self.folder / trial / "error.txt").write_text(str(row.get("traceback", "")))
+        self.engine.failed(trial, str(row["failed"]))
+        self._tell_end(trial)
+
+    def _returned(self, place: str) -> None:
+        """Take note that the trial of a place returned: whole, or early."""
+        trial = self.places.get(place)
+        if trial is None:
+            return
+        self.places[place] = None
+        whole = self.engine.state.trials[trial].is_whole(self.engine.epochs)
+        if (self.stop.is_set() or self.error is not None) and not whole:
+            self.engine.let_go(trial)
+            return
+        self.engine.ended(trial, reason=self.engine.over or "the time was up")
+        self._tell_end(trial)
+
+    def _tell_end(self, trial: str) -> None:
+        state = self.engine.state.trials[trial]
+        if state.has_ended:
+            self.on_end(state)

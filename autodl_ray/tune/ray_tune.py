@@ -1,4 +1,4 @@
-"""Runs an engine's trials through Ray Tune."""
+"""Runs an engine's trials at places of Ray Tune."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +21,11 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from autodl_ray.errors import AutoDLError
 from autodl_ray.runtime.resources import ResourcePlan
-from autodl_ray.runtime.stop import StopFlag
 from autodl_ray.tune.bridge import Bridge, TrialCall
 from autodl_ray.tune.engine import Engine
-from autodl_ray.tune.journal import plain
+from autodl_ray.tune.mailbox import Mailbox
+from autodl_ray.tune.place import MESSAGE, NUMBER, TrialJob, serve_place
 from autodl_ray.tune.state import TrialState
 
 __all__ = ["TrialJob", "run_trials"]
@@ -47,23 +43,6 @@ _SILENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _RELEASE_S = 5.0
-_ROW = "row"
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """What all trials of a sweep share; travels once through the object store.
-
-    Attributes:
-        train: ``train(call, report=…, should_stop=…, deadline=…)`` trains one trial and reports after each epoch
-            a mapping that has ``epoch``.
-        stop: Whether the user asked to finish.
-        deadline: Unix time at which the trials have to end.
-    """
-
-    train: Callable[..., None]
-    stop: StopFlag
-    deadline: float | None
 
 
 def run_trials(
@@ -93,7 +72,7 @@ def run_trials(
     with _silence():
         before = _free_cpus()
         shared = ray.put(job)
-        trainable = tune.with_resources(functools.partial(_train_trial, shared=[shared]), _request(plan))
+        trainable = tune.with_resources(functools.partial(serve_place, shared=[shared]), _request(plan))
         try:
             tune.Tuner(
                 trainable,
@@ -102,7 +81,6 @@ def run_trials(
                     search_alg=_JournalSearcher(bridge),
                     scheduler=_JournalScheduler(bridge),
                     num_samples=-1,
-                    reuse_actors=True,
                     trial_name_creator=lambda trial: str(trial.trial_id),
                     trial_dirname_creator=lambda trial: str(trial.trial_id),
                 ),
@@ -142,55 +120,8 @@ def _request(plan: ResourcePlan) -> dict[str, float]:
     return request
 
 
-@functools.lru_cache(maxsize=1)
-def _fetch(reference: ray.ObjectRef[TrialJob]) -> TrialJob:
-    """Fetch the job once a process, so that what it keeps (decoded arrays, opened streams) serves every trial."""
-    _end_quietly()
-    job: TrialJob = ray.get(reference)
-    return job
-
-
-def _train_trial(config: dict[str, Any], shared: list[Any]) -> None:
-    """What Tune runs in the trial's process."""
-    job, call = _fetch(shared[0]), config["call"]
-    try:
-        job.train(call, report=_report, should_stop=job.stop.is_set, deadline=job.deadline)
-    except Exception as error:
-        traceback.print_exc()
-        sys.stderr.flush()
-        _report({"failed": _short(error), "traceback": traceback.format_exc()})
-
-
-def _end_quietly() -> None:
-    """Keep the end of this process out of the driver's output.
-
-    Ray ends trial processes by SIGTERM; where the SystemExit of its handler falls into a callback of the garbage
-    collector, Python prints it as an ignored exception (seen once).
-    """
-    before = sys.unraisablehook
-
-    def without_exits(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, SystemExit):
-            before(unraisable)
-
-    sys.unraisablehook = without_exits
-
-
-def _report(row: Mapping[str, Any]) -> None:
-    """Report a row under one key, as text, because Tune adds keys of its own and flattens what it finds."""
-    tune.report({_ROW: json.dumps(dict(row), default=plain)})
-
-
-def _short(error: BaseException) -> str:
-    """Return ``folder/file.py:line: ErrorType: message`` of the innermost frame, on one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}: " if frames else ""
-    message = " ".join(f"{error.what} ({error.seen})".split() if isinstance(error, AutoDLError) else str(error).split())
-    return f"{where}{type(error).__name__}: {message}"
-
-
 class _JournalSearcher(Searcher):
-    """Hands out the engine's trials, also those to be begun again."""
+    """Opens places while there is something to train."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(metric="epoch", mode="max")
@@ -199,8 +130,10 @@ class _JournalSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         call: TrialCall | str | None = None
         with self._bridge.guarded():
-            call = self._bridge.call(trial_id)
-        return {"call": call} if isinstance(call, TrialCall) else call
+            call = self._bridge.open(trial_id)
+        if not isinstance(call, TrialCall):
+            return call
+        return {"call": call, "mailbox": _mailbox(trial_id)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the scheduler is told first."""
@@ -219,30 +152,32 @@ class _JournalSearcher(Searcher):
 
 
 class _JournalScheduler(FIFOScheduler):
-    """Passes reports on and stops the trials that the engine stopped."""
+    """Answers what the places say; Tune itself lets all of them run until they end."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        goes_on = False
-        with self._bridge.guarded():
-            # What Tune adds when a trial's function returns has no row.
-            goes_on = _ROW not in result or self._bridge.result(trial.trial_id, json.loads(result[_ROW]))
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        if MESSAGE in result:  # what Tune adds when a place's function returns has none
+            answer = self._bridge.answer(trial.trial_id, json.loads(result[MESSAGE]))
+            Mailbox(_mailbox(trial.trial_id)).put(result[NUMBER], answer)
+        return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        with self._bridge.guarded():
-            self._bridge.complete(trial.trial_id)
+        self._left(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._left(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         with self._bridge.guarded():
             self._bridge.died(trial.trial_id, _reason(trial))
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+    def _left(self, trial: Any) -> None:
         with self._bridge.guarded():
-            self._bridge.complete(trial.trial_id)
+            self._bridge.left(trial.trial_id)
+            Mailbox(_mailbox(trial.trial_id)).remove()
 
 
 class _Ticker(TrialProgressCallback):
@@ -277,6 +212,11 @@ class _StopLatecomers(Stopper):
 
     def stop_all(self) -> bool:
         return self._bridge.is_late
+
+
+def _mailbox(trial_id: str) -> str:
+    """The name of a place's mailbox, unique in a cluster that several drivers share."""
+    return f"{ray.get_runtime_context().get_job_id()}-{trial_id}"
 
 
 def _reason(trial: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.runtime import StopFlag
-from autodl_ray.tune.bridge import FINISHED, Bridge, TrialCall
+from autodl_ray.tune.bridge import FINISHED, Answer, Bridge, TrialCall
 from autodl_ray.tune.journal import Journal
 from tests.tune.simulated import DEFAULTS, opened
 
@@ -30,15 +30,15 @@ def test_a_mistake_in_the_settings_ends_the_sweep_with_that_mistake(tmp_path: Pa
             on_tick=lambda: None,
             on_end=lambda trial: None,
         )
-        first = bridge.call("a")
+        first = bridge.open("a")
         assert isinstance(first, TrialCall)
         assert first.settings == DEFAULTS
         assert first.folder.is_dir()
         with bridge.guarded():
-            bridge.call("b")
+            bridge.open("b")
         assert str(bridge.error) == "not this one"
         assert engine.active == {"t0000"}
-        assert bridge.call("c") == FINISHED
+        assert bridge.open("c") == FINISHED
 
 
 def test_the_wish_to_stop_hands_out_nothing_more_and_keeps_what_was_begun(tmp_path: Path) -> None:
@@ -46,10 +46,45 @@ def test_the_wish_to_stop_hands_out_nothing_more_and_keeps_what_was_begun(tmp_pa
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3)
         bridge = Bridge(engine, dict, tmp_path / "work", 2, stop, on_tick=lambda: None, on_end=lambda trial: None)
-        assert isinstance(bridge.call("a"), TrialCall)
+        assert isinstance(bridge.open("a"), TrialCall)
         stop.set()
-        assert bridge.call("b") is None
+        assert bridge.open("b") is None
         assert not bridge.is_late
-        bridge.complete("a")
-        assert bridge.call("c") == FINISHED
+        bridge.left("a")
+        assert bridge.open("c") == FINISHED
         assert engine.state.trials["t0000"].status == "running"
+
+
+def test_a_place_is_told_what_becomes_of_its_trial_and_which_is_next(tmp_path: Path) -> None:
+    path, ended = tmp_path / "j.jsonl", list[str]()
+    with Journal(path) as journal:
+        engine = opened(journal, path, num_samples=3, scheduler="none")
+        bridge = Bridge(
+            engine,
+            dict,
+            tmp_path / "work",
+            2,
+            StopFlag(tmp_path / "stop"),
+            on_tick=lambda: None,
+            on_end=lambda trial: ended.append(trial.id),
+        )
+        bridge.open("a")
+        bridge.open("b")
+        assert bridge.open("c") is None  # two at a time
+        assert bridge.answer("a", {"epoch": 1, "accuracy": 0.5}) == Answer("go_on")
+        told = bridge.answer("a", {"failed": "x.py:1: ValueError: no", "traceback": "..."})
+        assert (told.kind, told.call and told.call.trial, ended) == ("train", "t0002", ["t0000"])
+        assert (tmp_path / "work" / "t0000" / "error.txt").read_text() == "..."
+        bridge.died("b", "its process died")
+        again = bridge.open("d")
+        assert isinstance(again, TrialCall)
+        assert again.trial == "t0001"
+        told = bridge.answer("a", {"done": True})
+        assert told == Answer("wait")  # the other place may lose its trial
+        assert bridge.answer("a", {"idle": True}) == Answer("wait")
+        assert bridge.answer("d", {"done": True}) == Answer("end")
+        assert bridge.answer("a", {"idle": True}) == Answer("end")
+        bridge.left("a")
+        bridge.left("d")
+        assert bridge.open("e") == FINISHED
+        assert ended == ["t0000", "t0002", "t0001"]

@@ -1,0 +1,140 @@
+"""What runs in the process of a place: trial after trial, as the driver hands them out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from autodl_ray.errors import AutoDLError
+from autodl_ray.runtime.stop import StopFlag
+from autodl_ray.tune.bridge import Answer, TrialCall
+from autodl_ray.tune.journal import plain
+from autodl_ray.tune.mailbox import Mailbox
+
+__all__ = ["MESSAGE", "NUMBER", "TrialJob", "serve_place"]
+
+MESSAGE, NUMBER = "message", "number"
+"""Keys of what a place reports to Tune: JSON, because Tune adds keys of its own and flattens what it finds."""
+
+_WAIT_S = 0.1
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What all trials of a sweep share; travels once through the object store.
+
+    Attributes:
+        train: ``train(call, report=…, should_stop=…, deadline=…)`` trains one trial and reports after each epoch
+            a mapping that has ``epoch``; what ``report`` raises has to come out again.
+        stop: Whether the user asked to finish.
+        deadline: Unix time at which the trials have to end.
+    """
+
+    train: Callable[..., None]
+    stop: StopFlag
+    deadline: float | None
+
+
+def serve_place(config: dict[str, Any], shared: list[Any]) -> None:
+    """What Tune runs in the process: train what is handed out, until it is told to end.
+
+    Args:
+        config: ``call``: the first trial; ``mailbox``: where answers lie.
+        shared: A reference to the :class:`TrialJob`.
+    """
+    job, line = _fetch(shared[0]), _Line(Mailbox(config["mailbox"]))
+    answer = Answer("train", config["call"])
+    while answer.kind != "end":
+        if answer.call is None:
+            time.sleep(_WAIT_S)
+            answer = line.say({"idle": True})
+        else:
+            answer = _train(job, answer.call, line)
+
+
+def _train(job: TrialJob, call: TrialCall, line: _Line) -> Answer:
+    """Train one trial; return what comes after it."""
+    try:
+        job.train(call, report=line.report, should_stop=job.stop.is_set, deadline=job.deadline)
+    except _LetGo as gone:
+        return gone.answer
+    except Exception as error:
+        if line.told is not None:  # whatever the training made of being let go
+            return line.told
+        traceback.print_exc()
+        sys.stderr.flush()
+        return line.say({"failed": _short(error), "traceback": traceback.format_exc()})
+    return line.told or line.say({"done": True})
+
+
+class _LetGo(BaseException):
+    """The trial is over, or paused."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.kind)
+        self.answer = answer
+
+
+class _Line:
+    """Speaks to the driver."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._said = 0
+        self.told: Answer | None = None
+
+    def report(self, row: Mapping[str, Any]) -> None:
+        """Report an epoch; raise when the trial does not go on."""
+        answer = self.say(row)
+        if answer.kind != "go_on":
+            self.told = answer
+            raise _LetGo(answer)
+
+    def say(self, row: Mapping[str, Any]) -> Answer:
+        """Say something, and wait for the answer."""
+        self.told = None
+        self._said += 1
+        tune.report({MESSAGE: json.dumps(dict(row), default=plain), NUMBER: self._said})
+        answer: Answer = self._mailbox.take(self._said)
+        return answer
+
+
+@functools.lru_cache(maxsize=1)
+def _fetch(reference: ray.ObjectRef[TrialJob]) -> TrialJob:
+    """Fetch the job once a process."""
+    _end_quietly()
+    job: TrialJob = ray.get(reference)
+    return job
+
+
+def _end_quietly() -> None:
+    """Keep the end of this process out of the driver's output.
+
+    Ray ends trial processes by SIGTERM; where the SystemExit of its handler falls into a callback of the garbage
+    collector, Python prints it as an ignored exception (seen once).
+    """
+    before = sys.unraisablehook
+
+    def without_exits(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, SystemExit):
+            before(unraisable)
+
+    sys.unraisablehook = without_exits
+
+
+def _short(error: BaseException) -> str:
+    """Return ``folder/file.py:line: ErrorType: message`` of the innermost frame, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}: " if frames else ""
+    message = " ".join(f"{error.what} ({error.seen})".split() if isinstance(error, AutoDLError) else str(error).split())
+    return f"{where}{type(error).__name__}: {message}"
