@@ -110,5 +110,6 @@ def _train(run: Run, first: LeaderboardRow, *, number: int, seconds: float) -> t
         deadline=time.time() + seconds,
         # All of them, however many are wanted: a later run with a larger repeat goes on with this sweep.
         param_space={"replicate": Choice(values=tuple(range(1, _MOST)))},
+        enqueue=tuple({"replicate": number} for number in range(2, _MOST)),  # a grid has an order of its own
     )
     return tune.run(TuneSpec.model_validate({**spec, **grid}), inputs, key="repeat", context=run.context).trials

@@ -71,6 +71,7 @@ def sweep_inputs(
     epochs: int,
     deadline: float | None,
     param_space: Mapping[str, Domain],
+    enqueue: tuple[Mapping[str, Any], ...] = (),
 ) -> SweepInputs:
     """Return what the trials of a sweep of this run have in common: its network, data, balance and first head."""
     from autodl_ray import tune
@@ -87,6 +88,7 @@ def sweep_inputs(
         deadline=deadline,
         head_init=run.head_init,
         param_space=param_space,
+        enqueue=enqueue,
         dataset_id=run.version.id,
         class_weights=run.balanced.loss_weights,
         balanced=run.balanced.way == "sampler",
@@ -156,7 +158,7 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
 
     key = run.context.key("report")
     found = run.context.store.find(key)
-    if found is not None and found.manifest.inputs.get("candidate") == candidate.id:
+    if found is not None and found.manifest.inputs.get("candidate") == candidate.id and _has_repeats(found, run):
         return found
     record = run.context.folder / "test-openings.json"
     samples = run.version.test.open(record, purpose=f"candidate {candidate.id}")
@@ -181,6 +183,12 @@ def _report(run: Run, winner: Contender, candidate: Artifact) -> Artifact:
         ),
         context=run.context,
     )
+
+
+def _has_repeats(report: Artifact, run: Run) -> bool:
+    """Whether a report shows the repeats there are now: a finished run may have been given more of them."""
+    shown: dict[str, Any] = json.loads(report.file("report.json").read_text(encoding="utf-8")).get("search", {})
+    return bool(shown.get("repeat") == run.facts.get("repeat"))
 
 
 def _dataset_facts(run: Run) -> dict[str, Any]:
