@@ -21,6 +21,7 @@ __all__ = ["drawn", "facts_text", "line", "sparkline"]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARKS = 48
+_LIVE_IN_LINE = 2
 
 
 def sparkline(values: Sequence[float], width: int = _SPARKS) -> str:
@@ -72,7 +73,7 @@ def line(seen: Snapshot) -> str:
         parts.append(_counts_text(seen.counts))
     if seen.best is not None:
         parts.append(f"best {seen.metric} {seen.best.value:.4f} ({seen.best.name})")
-    parts += [f"{_place(one)}: {facts_text(one.facts)}" for one in seen.live]
+    parts += [": ".join(x for x in (_place(one), facts_text(one.facts)) if x) for one in seen.live[:_LIVE_IN_LINE]]
     return " · ".join(parts)
 
 
@@ -110,8 +111,9 @@ def _table(seen: Snapshot) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "status", "epoch", seen.metric.replace("_", "-"), "settings"):
-        table.add_column(name, justify="right" if name in ("epoch", seen.metric) else "left", no_wrap=True)
+    score = seen.metric.replace("_", "-")
+    for name in ("trial", "status", "epoch", score, "settings"):
+        table.add_column(name, justify="right" if name in ("epoch", score) else "left", no_wrap=True)
     for trial in seen.trials:
         epochs = f"{trial.epoch}/{trial.epochs}" if trial.epochs else str(trial.epoch)
         value = "–" if trial.value is None else f"{trial.value:.4f}"
