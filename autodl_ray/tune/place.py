@@ -17,6 +17,7 @@ from ray import tune
 
 from autodl_ray.errors import AutoDLError
 from autodl_ray.runtime.stop import StopFlag
+from autodl_ray.train.errors import WorkerLost
 from autodl_ray.tune.bridge import Answer, TrialCall
 from autodl_ray.tune.journal import plain
 from autodl_ray.tune.mailbox import Mailbox
@@ -68,6 +69,8 @@ def _train(job: TrialJob, call: TrialCall, line: _Line) -> Answer:
         job.train(call, report=line.report, should_stop=job.stop.is_set, deadline=job.deadline)
     except _LetGo as gone:
         return gone.answer
+    except WorkerLost:
+        raise  # the place dies with it, and the trial is begun once more: its settings are not to blame
     except Exception as error:
         if line.told is not None:  # whatever the training made of being let go
             return line.told

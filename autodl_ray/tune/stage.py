@@ -187,12 +187,27 @@ class _Sweep:
             grace_period=spec.grace_period,
             reduction_factor=spec.reduction_factor,
             earlier=earlier,
-            facts=inputs.facts,
+            facts=self._facts(),
         )
 
     def _warm(self) -> dict[str, Any]:
         """Look at the earlier sweeps of the store."""
-        return warm_event((), ())
+        from autodl_ray.tune.warm import earlier_sweeps, portfolio
+
+        say, store = self.context.progress.say, self.context.store
+        earlier = earlier_sweeps(store, without=self.context.key(self.key), say=say)
+        first = portfolio(self._search(earlier), self.spec.warm_start) if earlier and self.spec.warm_start else []
+        count = f"{len(earlier)} earlier sweep{'s' * (len(earlier) != 1)}"
+        say(f"{self.key}: {count} in the store, {len(first)} of their settings are tried first")
+        return warm_event(earlier, first)
+
+    def _facts(self) -> dict[str, float]:
+        """What warm starts compare data sets by."""
+        from autodl_ray.tune.warm import facts_of
+
+        inputs = self.inputs
+        labels = inputs.source.train.labels
+        return facts_of(labels, num_classes=inputs.num_classes, image_size=inputs.preprocess.size)
 
     def plan(self) -> ResourcePlan:
         """Share the cluster out, or refuse."""
@@ -253,8 +268,11 @@ class _Sweep:
 
         total = float(self.inputs.num_samples)
         name = "sweep" if self.kind == "sweep" else "train"
+        least = self.inputs.base.min_workers
         job = TrialJob(
-            LaunchTrial(self.inputs.source, plan, self.inputs.head_init, self.log),
+            LaunchTrial(
+                self.inputs.source, plan, self.inputs.head_init, self.log, min_workers=1 if least == "auto" else least
+            ),
             self.context.stop,
             self.inputs.deadline,
         )
@@ -303,6 +321,8 @@ class _Sweep:
                 "metric": self.spec.score,
                 "mode": self.spec.mode,
                 "num_samples": self.inputs.num_samples,
+                "epochs": self.inputs.epochs,
+                "facts": self._facts(),
                 "exhausted": engine.exhausted,
                 "over": engine.over,
                 "goal": self._goal_facts(),

@@ -27,12 +27,14 @@ class LaunchTrial:
         plan: Workers, CPUs and threads of a trial.
         head_init: Weights that the head starts with.
         log: Where live metrics go, with the key of the sweep.
+        min_workers: With fewer workers a trial does not go on.
     """
 
     source: StreamSource
     plan: ResourcePlan
     head_init: Path | None
     log: LogConfig | None = None
+    min_workers: int = 1
 
     def __call__(
         self,
@@ -58,6 +60,7 @@ class LaunchTrial:
             self.source,
             folder=call.folder,
             num_workers=self.plan.num_workers,
+            min_workers=self.min_workers,
             resources_per_worker=resources,
             report=report,
             should_stop=should_stop,
