@@ -40,7 +40,6 @@ class SweepInputs:
         dataset_id: Of the data, recorded with the artifact.
         class_weights: Of the loss, by class; None: all count alike.
         balanced: Draw training samples of rare classes more often.
-        facts: Of the data, as warm starts compare them: ``log_samples``, ``num_classes``, ``image_size``, …
         log: Where live metrics go; None: into the folders of the trials, and away with them.
     """
 
@@ -59,7 +58,6 @@ class SweepInputs:
     dataset_id: str = ""
     class_weights: tuple[float, ...] | None = None
     balanced: bool = False
-    facts: Mapping[str, float] = field(default_factory=dict)
     log: LogConfig | None = None
 
 

@@ -26,10 +26,12 @@ def resolve_search(spec: TuneSpec, space: Mapping[str, Domain], *, single: bool)
     Returns:
         Names for ``make_proposer`` and ``make_scheduler``.
     """
-    search = "tpe" if spec.search == "auto" else spec.search
-    scheduler = "asha" if spec.scheduler == "auto" else spec.scheduler
     if single or not space:
         return "random", "none"
+    search = "forest" if spec.search == "auto" else spec.search
+    # A grid and one factor at a time are there to be compared: every trial gets all its epochs.
+    compared = search in ("grid", "one_factor")
+    scheduler = ("none" if compared else "freeze_thaw") if spec.scheduler == "auto" else spec.scheduler
     return search, scheduler
 
 
