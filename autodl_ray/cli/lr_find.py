@@ -163,7 +163,7 @@ def _chart(found: LrRange) -> Chart:
 
     width, height, left, top = 480.0, 220.0, 56.0, 30.0
     x_low, x_high = math.log10(found.lrs[0]), math.log10(found.lrs[-1])
-    y_low, y_high = min(found.smoothed), max(*found.smoothed[:1], *found.losses[:10], min(found.smoothed) + 1e-9)
+    y_low, y_high = min(found.losses), max(*found.smoothed[:1], *found.losses[:10], min(found.smoothed) + 1e-9)
 
     def place(lr: float, loss: float) -> tuple[float, float]:
         share = (math.log10(lr) - x_low) / max(x_high - x_low, 1e-9)

@@ -86,8 +86,10 @@ def custom_entry(name: str) -> ZooEntry:
     function = import_dotted(name, where="model.name")
     try:
         inspect.signature(function).bind(_SIDE)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise _unusable(name, f"its parameters do not fit: {error}") from error
+    except ValueError:
+        pass  # a builtin that tells nothing of its parameters: the call will show
 
     def build_backbone(image_size: int) -> nn.Module:
         return _checked(function(image_size), name, image_size)

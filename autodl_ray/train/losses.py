@@ -127,10 +127,13 @@ def load_loss(name: str, *, num_classes: int, soft: bool, **options: Any) -> Los
 def _taken_options(function: Callable[..., Any], name: str) -> list[str]:
     """Return which of our options the function takes."""
     try:
-        parameters = inspect.signature(function).parameters
-        taken = [key for key in _OPTIONS if key in parameters]
-        inspect.signature(function).bind(None, None, **dict.fromkeys(taken))
-    except (TypeError, ValueError) as error:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin that tells nothing of its parameters: the trial call will show
+        return []
+    taken = [key for key in _OPTIONS if key in signature.parameters]
+    try:
+        signature.bind(None, None, **dict.fromkeys(taken))
+    except TypeError as error:
         raise _unusable(name, f"its parameters do not fit: {error}") from error
     return taken
 

@@ -31,7 +31,6 @@ __all__ = ["RULE", "LrRange", "lr_range_test", "suggest"]
 
 RULE = "where the smoothed loss falls fastest over the logarithm of the rate, before its lowest point"
 
-_SMOOTHING = 0.9
 _DIVERGED = 4.0
 _LEAST = 10
 
@@ -43,7 +42,7 @@ class LrRange:
     Attributes:
         lrs: Peak rates of the backbone that were tried, one a step.
         losses: The training loss of each step, before its update.
-        smoothed: The same, as a moving average.
+        smoothed: The same, averaged over neighbours.
         suggested: By ``RULE``; None when the loss never fell.
         lowest: Rate at the lowest smoothed loss: above it the training begins to break.
         ended: ``all steps were done`` or why not.
@@ -73,7 +72,7 @@ def lr_range_test(
     """Train a network of its own for at most ``steps`` steps while the rate grows from ``low`` to ``high``.
 
     Nothing is kept: neither weights nor files. The rates of other groups (the head, stages) keep their ratio to that
-    of the backbone. It ends early when the smoothed loss is four times its best, or no number.
+    of the backbone. It ends early when the loss is four times its best (means of five steps), or no number.
 
     Args:
         config: Of the training that the rate is for; its own rate only counts for the ratios.
@@ -171,16 +170,19 @@ def _batches(config: FitConfig, source: Source, steps: int) -> Iterator[tuple[Pl
 
 
 def _smooth(losses: list[float]) -> list[float]:
-    """Average over the last ten steps or so, corrected for the start (as Adam's moments are)."""
-    smoothed, average = [], 0.0
-    for i, loss in enumerate(losses):
-        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
-        smoothed.append(average / (1 - _SMOOTHING ** (i + 1)))
-    return smoothed
+    """Average over neighbours on both sides, a bell of a tenth of the steps: one that looks back only would lag."""
+    values = np.asarray(losses, dtype=np.float64)
+    at = np.arange(len(values))
+    width = max(1.0, len(values) / 25)
+    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / width) ** 2)
+    return [float(v) for v in (weights @ values) / weights.sum(axis=1)]
 
 
 def _is_diverged(losses: list[float]) -> bool:
+    """Whether the last five steps are, on average, far above the best five; a number is missing: yes."""
     if not math.isfinite(losses[-1]):
         return True
-    smoothed = _smooth(losses)
-    return len(losses) >= _LEAST and smoothed[-1] > _DIVERGED * min(smoothed)
+    if len(losses) < _LEAST:
+        return False
+    averages = np.convolve(losses, np.ones(5) / 5, mode="valid")
+    return float(averages[-1]) > _DIVERGED * float(averages.min())
