@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ __all__ = ["Beliefs", "Believer", "Earlier", "believed_of", "legs_of"]
 
 _MOST_FITTED = 100
 _STEPS = 12
+_SMOOTHED = 0.1
 _FEWEST_TRIALS = 3
 _MOST_POINTS = 300
 _MOST_EARLIER = 32
@@ -63,21 +65,23 @@ class Beliefs:
 
     Attributes:
         surface: The conditioned process.
-        encoding: Of settings.
-        best: The best value reported, on the scale of the process (normal scores of the reports).
+        best: The best value reported, on the scale of the process (normal scores of all reports).
         known: The trials whose reports the process was conditioned on.
         earlier: What earlier sweeps say.
     """
 
     surface: Surface
-    encoding: Encoding
     best: float
     known: frozenset[int]
     earlier: Earlier
 
-    def of_trials(self, trials: Sequence[Observed]) -> tuple[Array, Array]:
-        """Return mean and standard deviation of the last epoch of trials that were begun, (N,) float64 each."""
-        points = self.encoding.encode_all([t.params for t in trials])
+    def of_trials(self, points: Array, trials: Sequence[Observed]) -> tuple[Array, Array]:
+        """Return mean and standard deviation of the last epoch of trials that were begun, (N,) float64 each.
+
+        Args:
+            points: (N, D) float64, their settings.
+            trials: Of which the reports are known.
+        """
         return self._whole(points, np.array([t.number for t in trials], dtype=np.int64))
 
     def of_settings(self, points: Array) -> tuple[Array, Array]:
@@ -114,6 +118,7 @@ class Believer:
         self._context = context
         self._most = most_points
         self._sign = 1.0 if context.mode == "max" else -1.0
+        self._encoded: dict[int, tuple[Mapping[str, Any], Array]] = {}
         self._kept: tuple[object, Beliefs | None] = (None, None)
 
     def of(self, history: Sequence[Observed]) -> Beliefs | None:
@@ -137,6 +142,14 @@ class Believer:
         made = (believed_of(self._context, sweep) for sweep in most_similar(self._context, _MOST_EARLIER))
         return Earlier(tuple(beliefs.surface for beliefs in made if beliefs is not None))
 
+    def encoded(self, trials: Sequence[Observed]) -> Array:
+        """Return the settings of trials as points, (N, D) float64; each is encoded once."""
+        for trial in trials:
+            known = self._encoded.get(trial.number)
+            if known is None or known[0] != trial.params:
+                self._encoded[trial.number] = (trial.params, self.encoding.encode(trial.params))
+        return np.stack([self._encoded[trial.number][1] for trial in trials])
+
     def _made(self, history: Sequence[Observed], pending: frozenset[int]) -> Beliefs | None:
         chosen = self._chosen([h for h in history if h.values])
         if len(chosen) < _FEWEST_TRIALS:
@@ -144,17 +157,16 @@ class Believer:
         owners, epochs, raw = self._rows(chosen)
         values = _normal_scores(raw)
         place = {t.number: i for i, t in enumerate(chosen)}
-        x = self.encoding.encode_all([t.params for t in chosen])[[place[n] for n in owners]]
+        x = self.encoded(chosen)[[place[n] for n in owners]]
         points = self.earlier.points(x, self._time(epochs), owners)
         surface = conditioned(self._theta(points, values), points, values)
-        beliefs = Beliefs(surface, self.encoding, float(values.max()), frozenset(place), self.earlier)
+        beliefs = Beliefs(surface, float(values.max()), frozenset(place), self.earlier)
         running = [h for h in history if h.number in pending]
         return self._with_pending(beliefs, values, running) if running else beliefs
 
     def _with_pending(self, beliefs: Beliefs, values: Array, running: Sequence[Observed]) -> Beliefs:
         numbers = np.array([t.number for t in running], dtype=np.int64)
-        x = self.encoding.encode_all([t.params for t in running])
-        ends = self.earlier.points(x, np.ones(len(running)), numbers)
+        ends = self.earlier.points(self.encoded(running), np.ones(len(running)), numbers)
         values = np.concatenate([values, beliefs.surface.mean(ends)])
         surface = conditioned(beliefs.surface.theta, beliefs.surface.points.with_more(ends), values)
         return replace(beliefs, surface=surface)
@@ -178,7 +190,7 @@ class Believer:
             for e, v in t.values
             if e in wanted or e == t.epochs
         ]
-        rows = sorted(sorted(rows)[:_MOST_POINTS], key=lambda row: (row[2], row[3]))
+        rows = sorted(sorted(rows)[: self._most], key=lambda row: (row[2], row[3]))
         owners, epochs = (np.array([row[k] for row in rows], dtype=np.int64) for k in (2, 3))
         return owners, epochs, np.array([row[4] for row in rows])
 
@@ -207,8 +219,18 @@ def _finite(value: float | None, sign: float) -> float:
 
 
 def _normal_scores(values: Array) -> Array:
-    """Replace values by the normal quantiles of their ranks (equal values share one): outliers have no weight."""
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
+    """Replace values by normal quantiles of where they stand among all: outliers have no weight.
 
-    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)), dtype=np.float64)
+    The distribution is smoothed by a tenth of its middle half, so that values that are nearly equal, as those on the
+    plateau of a curve, stay so; by rank alone the best of them would seem far ahead.
+    """
+    from scipy.special import ndtr, ndtri
+
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return np.zeros(len(values))
+    values = np.clip(values, known.min(), known.max())
+    low, high = np.quantile(values, [0.25, 0.75])
+    width = max(_SMOOTHED * float(high - low), 1e-9 * max(1.0, float(np.abs(values).max())))
+    share = ndtr((values[:, None] - values[None, :]) / width).mean(1)
+    return np.asarray(ndtri(share), dtype=np.float64)

@@ -38,7 +38,7 @@ class CurveStop:
         beliefs = self._believer.of([seen if h.number == trial.number else h for h in history])
         if beliefs is None or trial.number not in beliefs.known:
             return GO_ON
-        chance = float(beliefs.chance(*beliefs.of_trials([trial]))[0])
+        chance = float(beliefs.chance(*beliefs.of_trials(self._believer.encoded([trial]), [trial]))[0])
         if chance >= _SMALL_CHANCE:
             return GO_ON
         return Verdict("stop", f"its chance to become the best was {chance:.1%}")

@@ -50,7 +50,7 @@ class FreezeThaw:
         paused = [h for h in paused if h.number in beliefs.known]
         if not paused:
             return None
-        mean, spread = beliefs.of_trials(paused)
+        mean, spread = beliefs.of_trials(self._believer.encoded(paused), paused)
         gain = beliefs.gain(mean, spread)
         best = int(np.argmax(gain))
         if new is None:

@@ -12,27 +12,57 @@ import numpy as np
 from autodl_ray.seeding import rng_for
 from autodl_ray.spec.domains import Choice, Domain, Float, Int
 from autodl_ray.tune.contracts import Observed, SearchContext
-from autodl_ray.tune.space import contains, draw, fingerprint, is_active, ordered, value_at
+from autodl_ray.tune.forest.surface import Array
+from autodl_ray.tune.space import Encoding, contains, draw, is_active, ordered, value_at
 
-__all__ = ["candidates", "changed"]
+__all__ = ["Pool", "changed"]
 
-_DRAWN = 300
-_CHANGED = 150
+_BLOCK = 16
+_DRAWN = 400
+_CHANGED = 100
 _PARENTS = 5
 _SHARE_CHANGED = 0.4
 _STEPS = (0.05, 0.1, 0.25)
 
 
-def candidates(context: SearchContext, number: int, history: Sequence[Observed]) -> list[dict[str, Any]]:
-    """Return different settings that were not tried yet, in a fixed order; [] when no draw is new."""
-    rng = rng_for(context.seed, "forest", "pool", number)
-    found = [draw(context.space, rng) for _ in range(_DRAWN)]
-    parents = _best(context, history)
-    if parents:
-        found += [changed(context.space, parents[int(rng.integers(len(parents)))].params, rng) for _ in range(_CHANGED)]
-    new = {fingerprint(params): params for params in found}
-    tried = {fingerprint(h.params) for h in history}
-    return [params for text, params in new.items() if text not in tried]
+class Pool:
+    """Makes the candidates of a trial; draws serve a block of trials, as making and encoding them takes time."""
+
+    def __init__(self, context: SearchContext, encoding: Encoding) -> None:
+        self._context = context
+        self._encoding = encoding
+        self._block = -1
+        self._drawn: list[dict[str, Any]] = []
+        self._points: Array = np.zeros((0, len(encoding.names)))
+
+    def candidates(self, number: int, history: Sequence[Observed], tried: Array) -> tuple[list[dict[str, Any]], Array]:
+        """Return different settings that were not tried yet, in a fixed order, and their points.
+
+        Args:
+            number: Of the trial.
+            history: The trials so far; the best are changed.
+            tried: (N, D) float64, the points of the history.
+        """
+        self._draw_block(number // _BLOCK)
+        rng = rng_for(self._context.seed, "forest", "pool", number)
+        parents = _best(self._context, history)
+        count = _CHANGED if parents else 0
+        chosen = (parents[int(rng.integers(len(parents)))] for _ in range(count))
+        new = [changed(self._context.space, parent.params, rng) for parent in chosen]
+        settings = [*self._drawn, *new]
+        points = np.concatenate([self._points, self._encoding.encode_all(new)])
+        seen = {row.tobytes() for row in tried}
+        rows = {text: i for i, row in reversed(list(enumerate(points))) if (text := row.tobytes()) not in seen}
+        kept = sorted(rows.values())
+        return [settings[i] for i in kept], points[kept]
+
+    def _draw_block(self, block: int) -> None:
+        if block == self._block:
+            return
+        rng = rng_for(self._context.seed, "forest", "block", block)
+        self._drawn = [draw(self._context.space, rng) for _ in range(_DRAWN)]
+        self._points = self._encoding.encode_all(self._drawn)
+        self._block = block
 
 
 def changed(space: Mapping[str, Domain], params: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:

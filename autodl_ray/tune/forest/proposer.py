@@ -10,14 +10,19 @@ import numpy as np
 from autodl_ray.seeding import rng_for
 from autodl_ray.tune.contracts import Observed, SearchContext
 from autodl_ray.tune.forest.beliefs import Believer
-from autodl_ray.tune.forest.pool import candidates
+from autodl_ray.tune.forest.pool import Pool
 from autodl_ray.tune.space import draw
 
 __all__ = ["ForestProposer"]
 
+_FIRST = 4
+_DRAWN_EVERY = 6
+
 
 class ForestProposer:
-    """Random draws until three trials have reported, then the best of some hundred candidates.
+    """Random draws for the first four trials and every sixth, else the best of some hundred candidates.
+
+    The draws in between are for the case that the model is wrong: it would not look where it expects nothing.
 
     Values of trials that were stopped or paused are used at the epoch at which they were reported: they say
     something of the curve, and do not pass for the value of a whole trial.
@@ -26,12 +31,16 @@ class ForestProposer:
     def __init__(self, context: SearchContext) -> None:
         self._context = context
         self._believer = Believer(context)
+        self._pool = Pool(context, self._believer.encoding)
 
     def propose(self, number: int, attempt: int, history: Sequence[Observed]) -> dict[str, Any]:
         """Return settings; attempt ``k`` returns the next best after those of the attempts before."""
-        beliefs = self._believer.of(history)
-        new = candidates(self._context, number, history) if beliefs is not None else []
-        if beliefs is None or attempt >= len(new):
+        drawn = number < _FIRST or number % _DRAWN_EVERY == _DRAWN_EVERY - 1
+        beliefs = None if drawn else self._believer.of(history)
+        if beliefs is None:
             return draw(self._context.space, rng_for(self._context.seed, "forest", number, attempt))
-        gain = beliefs.gain(*beliefs.of_settings(self._believer.encoding.encode_all(new)))
-        return new[int(np.argsort(-gain, kind="stable")[attempt])]
+        settings, points = self._pool.candidates(number, history, self._believer.encoded(history))
+        if attempt >= len(settings):
+            return draw(self._context.space, rng_for(self._context.seed, "forest", number, attempt))
+        gain = beliefs.gain(*beliefs.of_settings(points))
+        return settings[int(np.argsort(-gain, kind="stable")[attempt])]
