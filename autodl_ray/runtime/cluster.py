@@ -63,6 +63,9 @@ class ClusterInfo:
         nodes: Machines in it.
         local: Whether it was started by this process (and ends with it).
         folder: Where a local Ray keeps logs and spilled objects.
+        memory_mb: What Ray sets aside for processes, of all nodes: 70 % of what was free (of the container, where there
+            is one) beside the object store; None: not known.
+        gpu_memory_mb: Memory of one GPU; None without one, or where its driver says nothing.
     """
 
     cpus: float
@@ -70,6 +73,8 @@ class ClusterInfo:
     nodes: int
     local: bool
     folder: Path | None
+    memory_mb: float | None = None
+    gpu_memory_mb: float | None = None
 
 
 @dataclass
@@ -264,7 +269,30 @@ def _info(*, local: bool, folder: Path | None) -> ClusterInfo:
 
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
-    return ClusterInfo(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes, local, folder)
+    gpus, memory = total.get("GPU", 0.0), total.get("memory", 0.0)
+    return ClusterInfo(
+        total.get("CPU", 0.0),
+        gpus,
+        nodes,
+        local,
+        folder,
+        memory / 1e6 if memory else None,
+        _gpu_memory_mb() if gpus and local else None,
+    )
+
+
+def _gpu_memory_mb() -> float | None:
+    """Memory of the smallest GPU of this machine."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        found = min((float(pynvml.nvmlDeviceGetMemoryInfo(handle).total) / 1e6 for handle in handles), default=None)
+        pynvml.nvmlShutdown()
+    except Exception:  # no library, no driver, no right to ask: GPUs are then not shared
+        return None
+    return found
 
 
 def _explained(error: Exception) -> ResourceError:

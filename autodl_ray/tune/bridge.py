@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from autodl_ray.runtime.resources import Shares
 from autodl_ray.runtime.stop import StopFlag
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.state import TrialState
@@ -66,16 +67,18 @@ class Bridge:
         engine: Engine,
         settings: Callable[[Mapping[str, Any]], Any],
         folder: Path,
-        trials_at_once: int,
+        shares: Shares,
         stop: StopFlag,
         *,
         on_tick: Callable[[], None],
         on_end: Callable[[TrialState], None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.engine = engine
         self.settings = settings
         self.folder = folder
-        self.trials_at_once = trials_at_once
+        self.shares = shares
+        self.say = say
         self.stop = stop
         self.on_tick = on_tick
         self.on_end = on_end
@@ -92,7 +95,7 @@ class Bridge:
         """Open a place with its first trial; None: not now; ``FINISHED``: never again."""
         if self.error is not None:
             return FINISHED
-        if len(self.places) >= self.trials_at_once:
+        if len(self.places) >= self.shares.at_once:
             return None
         call = self._next(place)
         if call is None and not self.engine.active:
@@ -109,11 +112,15 @@ class Bridge:
         """
         with self.guarded():
             if "epoch" in row and self._goes_on(place, row):
+                self._look_at_shares(row)
                 return Answer("go_on")
             if "failed" in row:
                 self._failed(place, row)
             elif "done" in row:
                 self._returned(place)
+            self._look_at_shares(row)
+            if len(self.places) > self.shares.at_once:
+                return Answer("end")
             call = self._next(place)
             if call is not None:
                 return Answer("train", call)
@@ -168,6 +175,11 @@ class Bridge:
             yield
         except Exception as error:
             self.error = self.error or error
+
+    def _look_at_shares(self, row: Mapping[str, Any]) -> None:
+        line = self.shares.seen(row)
+        if line is not None and not self.engine.is_done:
+            self.say(line)
 
     def _next(self, place: str) -> TrialCall | None:
         """Take the next trial for a place, if there is one and it may still begin."""

@@ -21,7 +21,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from autodl_ray.runtime.resources import ResourcePlan
+from autodl_ray.runtime.resources import ResourcePlan, Shares
 from autodl_ray.tune.bridge import Bridge, TrialCall
 from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.mailbox import Mailbox
@@ -54,6 +54,7 @@ def run_trials(
     plan: ResourcePlan,
     on_tick: Callable[[], None],
     on_end: Callable[[TrialState], None],
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train the engine's trials until it has no more, the deadline passed, or the stop was asked for.
 
@@ -65,8 +66,9 @@ def run_trials(
         plan: How many trials run at once, with which resources.
         on_tick: Called a few times a second, e.g. to show the progress.
         on_end: Called when a trial has ended.
+        say: Called with a line when it turns out how many trials fit side by side.
     """
-    bridge = Bridge(engine, settings, folder, plan.trials_at_once, job.stop, on_tick=on_tick, on_end=on_end)
+    bridge = Bridge(engine, settings, folder, Shares(plan), job.stop, on_tick=on_tick, on_end=on_end, say=say)
     scratch = folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
     with _silence():

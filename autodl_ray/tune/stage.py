@@ -221,6 +221,8 @@ class _Sweep:
             gpus_per_worker=None if train.gpus_per_worker == "auto" else train.gpus_per_worker,
             max_concurrent_trials=None if spec.max_concurrent_trials == "auto" else spec.max_concurrent_trials,
             stream_cpus=self.inputs.source.cpus_needed,
+            memory_mb=cluster.memory_mb,
+            gpu_memory_mb=cluster.gpu_memory_mb,
         )
 
     def settings(self, params: Mapping[str, Any]) -> FitConfig:
@@ -277,18 +279,14 @@ class _Sweep:
             self.inputs.deadline,
         )
 
-        def best_id() -> str | None:
-            best = engine.state.best()
-            return best.id if best else None
-
-        kept = best_id()
-        self.workspace.keep_only(kept, {t.id for t in engine.state.trials.values() if t.has_ended})
+        kept = engine.state.best_ids(self.inputs.keep_best)
+        self.workspace.keep_only(None, {t.id for t in engine.state.trials.values() if t.has_ended}, also=kept)
 
         def on_end(trial: TrialState) -> None:
             nonlocal kept
-            before, kept = kept, best_id()
-            also = engine.state.trials[before] if before else trial
-            self.workspace.keep_only(kept, {t.id for t in (trial, also) if t.has_ended})
+            before, kept = kept, engine.state.best_ids(self.inputs.keep_best)
+            touched = (trial, *(engine.state.trials[name] for name in before))
+            self.workspace.keep_only(None, {t.id for t in touched if t.has_ended}, also=kept)
 
         with self.context.progress.stage(name, total if self.kind == "sweep" else float(self.inputs.epochs)) as bar:
             run_trials(
@@ -299,6 +297,7 @@ class _Sweep:
                 plan=plan,
                 on_tick=lambda: show_progress(bar, engine, self.workspace, single=self.kind == "training"),
                 on_end=on_end,
+                say=self.context.progress.say,
             )
             show_progress(bar, engine, self.workspace, single=self.kind == "training")
         self.gather()
@@ -330,7 +329,7 @@ class _Sweep:
                 "trials": len(records),
             },
         ) as writer:
-            write_files(writer.path, records, best, self.spec)
+            write_files(writer.path, records, best, self.spec, keep=state.best_ids(self.inputs.keep_best))
         self.workspace.remove()
         artifact = store.find(self.context.key(self.key))
         assert artifact is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autodl_ray.errors import ResourceError
-from autodl_ray.runtime.resources import plan_resources
+from autodl_ray.runtime.resources import Shares, plan_resources
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
@@ -77,3 +77,35 @@ def test_what_cannot_fit_is_refused_with_the_knob() -> None:
     assert "train.num_workers" in str(caught.value)
     with pytest.raises(ResourceError, match="more GPUs than there are"):
         plan_resources(cpus=2, num_samples=4, gpus_per_worker=1)
+
+
+def test_memory_bounds_the_trials_at_once_and_the_first_of_them_shows_how_many_fit() -> None:
+    plan = plan_resources(cpus=8, num_samples=20, memory_mb=6500)
+    assert plan.line() == "20 trials, 6 at a time × 1 worker × 1.2 CPU of 8"
+    shares = Shares(plan)
+    assert shares.seen({"epoch": 1}) is None
+    assert shares.seen({"epoch": 1, "rss_mb": 900.0}) is None
+    assert shares.at_once == 6
+    assert shares.seen({"epoch": 2, "rss_mb": 2000.0}) == "3 trials at a time: one holds 2.0 GB of 6.5"
+    assert shares.seen({"epoch": 1, "rss_mb": 500.0}) is None  # another trial; the largest counts
+    assert shares.seen({"epoch": 3, "rss_mb": 9000.0}) == "1 trial at a time: one holds 9.0 GB of 6.5"
+    with pytest.raises(ResourceError, match="does not fit into the memory") as caught:
+        plan_resources(cpus=8, num_samples=20, num_workers=2, memory_mb=700)
+    assert "700 MB free for 2 workers" in str(caught.value)
+
+
+def test_one_gpu_is_shared_once_it_is_known_what_a_trial_takes_of_it() -> None:
+    plan = plan_resources(cpus=16, gpus=1, num_samples=20, memory_mb=60000, gpu_memory_mb=80000)
+    assert plan.line() == "20 trials, up to 4 at a time × 1 worker × 3.6 CPU + 0.25 GPU of 16"
+    shares = Shares(plan)
+    assert shares.at_once == 1
+    assert shares.seen({"rss_mb": 3000.0, "gpu_memory_mb": 24000.0}) == (
+        "3 trials at a time: one holds 3.0 GB of 60.0, 24.0 GB of the GPU"
+    )
+    assert shares.seen({"rss_mb": 3000.0, "gpu_memory_mb": 70000.0}) is None  # all three together
+    for alone in (
+        plan_resources(cpus=16, gpus=1, num_samples=20),
+        plan_resources(cpus=16, gpus=1, num_samples=1, gpu_memory_mb=80000),
+        plan_resources(cpus=16, gpus=2, num_samples=20, gpu_memory_mb=80000),
+    ):
+        assert (alone.gpus_per_worker, alone.shares_gpu) == (1.0, False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.runtime import StopFlag
+from autodl_ray.runtime.resources import Shares, plan_resources
 from autodl_ray.tune.bridge import FINISHED, Answer, Bridge, TrialCall
 from autodl_ray.tune.journal import Journal
 from tests.tune.simulated import DEFAULTS, opened
@@ -25,7 +26,7 @@ def test_a_mistake_in_the_settings_ends_the_sweep_with_that_mistake(tmp_path: Pa
             engine,
             settings,
             tmp_path / "work",
-            2,
+            Shares(plan_resources(cpus=2, num_samples=3)),
             StopFlag(tmp_path / "stop"),
             on_tick=lambda: None,
             on_end=lambda trial: None,
@@ -45,7 +46,15 @@ def test_the_wish_to_stop_hands_out_nothing_more_and_keeps_what_was_begun(tmp_pa
     path, stop = tmp_path / "j.jsonl", StopFlag(tmp_path / "stop")
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3)
-        bridge = Bridge(engine, dict, tmp_path / "work", 2, stop, on_tick=lambda: None, on_end=lambda trial: None)
+        bridge = Bridge(
+            engine,
+            dict,
+            tmp_path / "work",
+            Shares(plan_resources(cpus=2, num_samples=3)),
+            stop,
+            on_tick=lambda: None,
+            on_end=lambda trial: None,
+        )
         assert isinstance(bridge.open("a"), TrialCall)
         stop.set()
         assert bridge.open("b") is None
@@ -63,7 +72,7 @@ def test_a_place_is_told_what_becomes_of_its_trial_and_which_is_next(tmp_path: P
             engine,
             dict,
             tmp_path / "work",
-            2,
+            Shares(plan_resources(cpus=2, num_samples=3)),
             StopFlag(tmp_path / "stop"),
             on_tick=lambda: None,
             on_end=lambda trial: ended.append(trial.id),
