@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "search", "sweep_inputs"]
 
+_KEPT = 3
+"""Under ``tune.limits`` the weights of so many trials are weighed against each other, as FP32 and INT8."""
+
 
 def search(run: Run, action: Action, *, key: str) -> SweepRun:
     """Run the trials of an action (a sweep, or one final training) and enter them for the win."""
@@ -40,9 +43,11 @@ def search(run: Run, action: Action, *, key: str) -> SweepRun:
         epochs=action.epochs,
         deadline=time.time() + action.seconds if action.seconds is not None else None,
         param_space=dict(spec.param_space or run.network.entry.param_space) if action.kind == "sweep" else {},
+        keep_best=_KEPT if spec.limits and action.kind == "sweep" else 1,
     )
     _show_batch(run, inputs)
     sweep = tune.run(spec, inputs, key=key, context=run.context)
+    kept = {trial.id for trial in sweep.kept}
     for trial in sweep.trials:
         if not trial.metrics:
             continue
@@ -56,8 +61,8 @@ def search(run: Run, action: Action, *, key: str) -> SweepRun:
             params={**given, **trial.params},
         )
         run.rows.append(row)
-        if sweep.best is not None and trial.id == sweep.best.id and sweep.best_weights is not None:
-            run.contenders.append(Contender(run.network, sweep.best_weights, row, trial.curve))
+        if trial.id in kept and trial.weights is not None:
+            run.contenders.append(Contender(run.network, trial.weights, row, trial.curve))
         if trial.metrics.get("images_per_s"):
             run.speeds["train_per_s"] = trial.metrics["images_per_s"]
     return sweep
@@ -72,6 +77,7 @@ def sweep_inputs(
     deadline: float | None,
     param_space: Mapping[str, Domain],
     enqueue: tuple[Mapping[str, Any], ...] = (),
+    keep_best: int = 1,
 ) -> SweepInputs:
     """Return what the trials of a sweep of this run have in common: its network, data, balance and first head."""
     from autodl_ray import tune
@@ -89,6 +95,7 @@ def sweep_inputs(
         head_init=run.head_init,
         param_space=param_space,
         enqueue=enqueue,
+        keep_best=keep_best,
         dataset_id=run.version.id,
         class_weights=run.balanced.loss_weights,
         balanced=run.balanced.way == "sampler",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from autodl_ray.artifacts import Artifact, write_atomic
@@ -29,21 +30,35 @@ def trial_records(state: SweepState, workspace: Workspace, earlier: Artifact | N
     return tuple(_record(state, trial, workspace, earlier) for trial in state.trials.values())
 
 
-def write_files(folder: Path, records: tuple[TrialRecord, ...], best: TrialRecord | None, spec: TuneSpec) -> None:
-    """Write ``trials.json``, ``leaderboard.json`` and the weights of the best trial."""
+def write_files(
+    folder: Path,
+    records: tuple[TrialRecord, ...],
+    best: TrialRecord | None,
+    spec: TuneSpec,
+    *,
+    keep: Collection[str] = (),
+) -> None:
+    """Write ``trials.json``, ``leaderboard.json``, the weights of the best trial, and of others that are kept."""
     rows = [{**dataclasses.asdict(r), "weights": None} for r in records]
     write_atomic(folder / "trials.json", json.dumps(rows, indent=1, default=str) + "\n")
     board = leaderboard(records, metric=spec.score, mode=spec.mode)
     write_atomic(folder / "leaderboard.json", json.dumps(board, indent=1, default=str) + "\n")
     if best is not None and best.weights is not None:
         shutil.copyfile(best.weights, folder / WEIGHTS)
+    for record in records:
+        if record.weights is not None and record.id in keep and (best is None or record.id != best.id):
+            shutil.copyfile(record.weights, folder / _weights_name(record.id))
+
+
+def _weights_name(trial: str) -> str:
+    return f"{trial}.safetensors"
 
 
 def _record(state: SweepState, trial: TrialState, workspace: Workspace, earlier: Artifact | None) -> TrialRecord:
     row = state.best_row(trial) or {}
     weights = workspace.weights(trial.id)
-    if weights is None and earlier is not None and earlier.meta.get("best") == trial.id:
-        weights = earlier.file(WEIGHTS)
+    if weights is None and earlier is not None:
+        weights = _kept_weights(earlier, trial.id)
     running = not trial.has_ended
     return TrialRecord(
         id=trial.id,
@@ -69,18 +84,17 @@ def open_sweep(artifact: Artifact) -> SweepRun:
     """Read a sweep back."""
     rows = json.loads(artifact.file("trials.json").read_text(encoding="utf-8"))
     best = artifact.meta["best"]
-    weights = artifact.path / WEIGHTS
     records = tuple(
-        TrialRecord(
-            **{
-                **row,
-                "curve": tuple(row["curve"]),
-                "weights": weights if row["id"] == best and weights.is_file() else None,
-            }
-        )
+        TrialRecord(**{**row, "curve": tuple(row["curve"]), "weights": _kept_weights(artifact, row["id"])})
         for row in rows
     )
     return SweepRun(artifact, records, next((r for r in records if r.id == best), None))
+
+
+def _kept_weights(artifact: Artifact, trial: str) -> Path | None:
+    """Return the weights of a trial, where the artifact of a sweep holds them."""
+    name = WEIGHTS if artifact.meta.get("best") == trial else _weights_name(trial)
+    return artifact.path / name if name in artifact.manifest.files else None
 
 
 def raise_if_all_failed(records: tuple[TrialRecord, ...], key: str) -> None:

@@ -40,6 +40,7 @@ class SweepInputs:
         dataset_id: Of the data, recorded with the artifact.
         class_weights: Of the loss, by class; None: all count alike.
         balanced: Draw training samples of rare classes more often.
+        keep_best: The weights of so many best trials are kept.
         log: Where live metrics go; None: into the folders of the trials, and away with them.
     """
 
@@ -58,6 +59,7 @@ class SweepInputs:
     dataset_id: str = ""
     class_weights: tuple[float, ...] | None = None
     balanced: bool = False
+    keep_best: int = 1
     log: LogConfig | None = None
 
 
@@ -104,6 +106,13 @@ class SweepRun:
     artifact: Artifact | None
     trials: tuple[TrialRecord, ...]
     best: TrialRecord | None
+
+    @property
+    def kept(self) -> tuple[TrialRecord, ...]:
+        """The trials whose weights are kept: the best, and ``keep_best`` of them once the sweep has ended."""
+        if self.artifact is None:  # weights of others still lie about, as long as they may go on
+            return () if self.best_weights is None or self.best is None else (self.best,)
+        return tuple(trial for trial in self.trials if trial.weights is not None)
 
     @property
     def best_weights(self) -> Path | None:

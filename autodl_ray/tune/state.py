@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,15 @@ class SweepState:
     def best(self) -> TrialState | None:
         """Return the trial with the best checkpoint; of equals that after the fewest epochs, then the earlier one."""
         return None if self._best is None else self.trials[trial_id(-self._best[2])]
+
+    def best_ids(self, number: int) -> tuple[str, ...]:
+        """Return the ids of the ``number`` best trials, best first; only one of them costs nothing to find."""
+        best = self.best()
+        if number <= 1 or best is None:
+            return () if best is None else (best.id,)
+        known = [(self._sign * o.value, -o.number) for o in self._observed if o.value is not None]
+        others = (trial_id(-place) for _, place in sorted(known, reverse=True) if trial_id(-place) != best.id)
+        return (best.id, *itertools.islice(others, number - 1))
 
     def observed(self) -> Sequence[Observed]:
         """Return what a proposer is told, in the order of proposal; not to be kept, it grows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,8 @@ class Workspace:
         path = self.trial(trial) / WEIGHTS
         return path if path.is_file() else None
 
-    def keep_only(self, best: str | None, ended: set[str]) -> None:
-        """Delete the folders of the ``ended`` trials but of the best one, and the best one's checkpoint.
+    def keep_only(self, best: str | None, ended: set[str], *, also: Collection[str] = ()) -> None:
+        """Delete the folders of the ``ended`` trials but of the best one and of ``also``, and their checkpoints.
 
         What an error left to read (``error.txt``) stays.
         """
@@ -44,7 +45,7 @@ class Workspace:
             if not folder.is_dir():
                 continue
             for path in folder.iterdir():
-                if path.name == "error.txt" or (trial == best and path.name == WEIGHTS):
+                if path.name == "error.txt" or ((trial == best or trial in also) and path.name == WEIGHTS):
                     continue
                 with contextlib.suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
