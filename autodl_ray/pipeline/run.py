@@ -23,6 +23,7 @@ from autodl_ray.pipeline.state import Run, begin, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
+from autodl_ray.runtime.disk import disk_guard
 from autodl_ray.spec import ExperimentSpec
 from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.train.telemetry.tracking import Tracker
@@ -78,8 +79,8 @@ def run(
                     return done
                 record.start()
                 budget = Budget(spec.budget_s, record.counted_s, budget.started)
-                context = Context(store, name, spec.seed, budget, progress, stop)
-                with Tracker(_log(spec, context)) as tracker:
+                context = Context(store, name, spec.seed, budget, progress, stop, disk_limit=spec.disk_limit)
+                with Tracker(_log(spec, context)) as tracker, disk_guard(context, say=progress.say):
                     result = _attempt(spec, version, record, context)
                 if tracker.note:
                     progress.say(tracker.note)
