@@ -30,6 +30,7 @@ class LogConfig:
         params: Settings of the trial, shown as hyper-parameters.
         after_s: Event files and ``metrics.parquet`` are for trainings that last so many seconds; what is shorter is
             gathered afterwards (:func:`autodl_ray.train.telemetry.collect.collect`).
+        enabled: False: nothing is measured and nothing written, e.g. to time a training without any of it.
     """
 
     run: str = ""
@@ -41,6 +42,7 @@ class LogConfig:
     every_steps: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     after_s: float = 5.0
+    enabled: bool = True
 
     @property
     def name(self) -> str:

@@ -42,13 +42,16 @@ class Telemetry:
         self, folder: Path, config: LogConfig, *, rank: int, device: torch.device | str, num_samples: int
     ) -> None:
         self.folder = config.folder or folder / "metrics"
+        self._enabled = config.enabled
         self._pace = Pace(config.every_steps)
         self._window, self._epoch = Window(), Window()
         self._asked: bool | None = None
         self._last: StepFacts | None = None
         facts = {"samples": num_samples, "device": str(device)}
         self._writer = (
-            Writer(self.folder, config, training=folder, device=str(device), facts=facts) if rank == 0 else None
+            Writer(self.folder, config, training=folder, device=str(device), facts=facts)
+            if rank == 0 and config.enabled
+            else None
         )
 
     @property
@@ -100,6 +103,8 @@ class Telemetry:
             of sizes.
         """
         added: dict[str, Any] = {}
+        if not self._enabled:
+            return added
         if probabilities is not None and labels is not None:
             added.update(epoch_scores(probabilities, labels))
         if self._writer is not None:
