@@ -62,6 +62,9 @@ def within_limits(run: Run, *, int8: bool) -> tuple[Contender, Artifact]:
     }
     run.context.progress.say(f"{'limits' if choice.met else 'WARNING'}: {choice.line}")
     file, row = files[choice.index], rows[choice.index]
+    for other, measured in zip(files, rows, strict=True):
+        if other.variant == "fp32" and other.contender is not file.contender and other.contender.row in run.rows:
+            _entered(run, other, measured)
     winner = _entered(run, file, row)
     source = winner.row.source.replace(" ", "-")
     chosen = export.only_variant(
@@ -158,7 +161,7 @@ def _model_file(file: _File) -> Any:
 
 
 def _entered(run: Run, file: _File, row: Measured) -> Contender:
-    """Give the chosen contender the scores of its file; one with a smaller input is new on the leaderboard."""
+    """Give a contender the scores of its file; one with a smaller input is new on the leaderboard."""
     judged = "exported" if file.variant == "fp32" else f"exported {file.variant}"
     scored = replace(file.contender.row, accuracy=row.accuracy, macro_f1=row.macro_f1, judged=judged)
     winner = replace(file.contender, row=scored)

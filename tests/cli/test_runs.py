@@ -69,6 +69,21 @@ def test_show_tells_leaderboard_plan_and_decisions(store: Path, capfd: pytest.Ca
     assert found["trials"]["sweep"][0]["value"] == max(t["value"] for t in found["trials"]["sweep"])
 
 
+def test_a_run_that_has_not_ended_shows_what_its_journals_hold(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path, "half", trials=trials_of(8))
+    (folder / "leaderboard.json").unlink()
+    (folder / "train.journal.jsonl").unlink()
+    board = document("show", "half", "--store", str(tmp_path), capfd=capfd)["leaderboard"]
+    assert {row["source"] for row in board} == {f"sweep t{i:04d}" for i in range(8)}
+    scores = [row["accuracy"] for row in board]
+    assert scores == sorted(scores, reverse=True)
+    code, out, _ = autodl("show", "half", "--store", str(tmp_path), capfd=capfd)
+    assert code == 0
+    assert "delivered nothing yet" in out
+
+
 def test_an_unknown_run_ends_with_2_and_the_near_name(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words in (("show", "bose"), ("importance", "bose"), ("compare", "bose", "wide"), ("export", "bose", "x.csv")):
         code, _, err = autodl(*words, "--store", str(store), capfd=capfd)

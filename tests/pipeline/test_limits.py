@@ -66,6 +66,7 @@ def test_every_model_and_file_is_measured_and_one_file_is_delivered(place: tuple
     assert info.val_scores == {"accuracy": chosen["accuracy"], "macro_f1": chosen["macro_f1"]}
     assert (winner.row.source, winner.row.accuracy) == (chosen["source"], chosen["accuracy"])
     assert winner.row.judged.startswith("exported")
+    assert all(row.judged.startswith("exported") for row in run.rows), "what was measured is not measured again"
     assert winner in run.contenders
     assert winner.row in run.rows
 

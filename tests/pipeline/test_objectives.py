@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autodl_ray.artifacts import Store
 from autodl_ray.pipeline.objectives import Measured, choose, dominated, table
+from autodl_ray.pipeline.result import RunResult
 
 
 def row(source: str, accuracy: float, latency_ms: float, size_mb: float, variant: str = "fp32") -> Measured:
@@ -67,3 +73,18 @@ def test_for_any_table(rows: list[Measured], latency_ms: float, size_mb: float) 
         best = max(r.accuracy for r, k in zip(rows, keeps, strict=True) if k)
         assert abs(rows[chosen.index].accuracy - best) < 1e-5
     assert not all(dominated(rows, "accuracy"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [({}, None), ({"limits": {"met": True, "line": "kept"}}, None), ({"limits": {"met": False, "line": "not"}}, "not")],
+)
+def test_a_result_says_which_limits_it_misses(tmp_path: Path, facts: dict[str, Any], said: str | None) -> None:
+    store = Store(tmp_path)
+    with store.write("run/bundle", kind="bundle", spec_digest="", inputs={}, seed=0, meta={"model": "m"}) as writer:
+        (writer.path / "bundle.json").write_text('{"int8": null}')
+    found = store.find("run/bundle")
+    assert found is not None
+    result = RunResult("run", tmp_path, "d", found, found, (), "train", 1.0, facts=facts)
+    assert result.missed_limits == said
+    assert result.to_json().get("limits") == facts.get("limits")
