@@ -23,7 +23,7 @@ class FreezeThaw:
     """Trains in legs (3, 6, 12, 25 and 50 of 50 epochs); nothing is lost for good, so a late winner is found.
 
     When a place is free, every paused trial is compared with the next candidate by the improvement on the best
-    report that is expected of its last epoch.
+    report that is expected of its last epoch, for each epoch of its next leg.
     """
 
     def __init__(self, context: SearchContext) -> None:
@@ -37,7 +37,7 @@ class FreezeThaw:
         return Verdict("pause", _PAUSED)
 
     def thaw(self, history: Sequence[Observed], candidate: Callable[[], Mapping[str, Any] | None]) -> int | None:
-        """Return the paused trial of the greatest expected improvement, unless the candidate's is greater.
+        """Return the paused trial of the greatest expected improvement an epoch, unless the candidate's is greater.
 
         When there are no new settings left, the sweep ends as soon as every paused trial has less than one chance
         in twenty to become the best.
@@ -51,9 +51,13 @@ class FreezeThaw:
         if not paused:
             return None
         mean, spread = beliefs.of_trials(self._believer.encoded(paused), paused)
-        gain = beliefs.gain(mean, spread)
+        gain = beliefs.gain(mean, spread) - np.log([self._cost(trial.epochs) for trial in paused])
         best = int(np.argmax(gain))
         if new is None:
             return paused[best].number if beliefs.chance(mean, spread).max() >= _SMALL_CHANCE else None
         rival = beliefs.gain(*beliefs.of_settings(self._believer.encoding.encode_all([new])))
-        return paused[best].number if gain[best] > rival[0] else None
+        return paused[best].number if gain[best] > rival[0] - np.log(self._cost(0)) else None
+
+    def _cost(self, epoch: int) -> int:
+        """The epochs of the next leg."""
+        return next(end for end in (*self._believer.legs, epoch + 1) if end > epoch) - epoch
