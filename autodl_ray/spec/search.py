@@ -24,9 +24,10 @@ class TuneSpec(Section):
         "auto", "forest", "bayes", "tpe", "gp", "cmaes", "qmc", "random", "grid", "one_factor", "portfolio"
     ] = Field(
         "auto",
-        description="forest: trees over settings and epochs; bayes: a Gaussian process; tpe, gp, cmaes, qmc: of "
-        "Optuna; one_factor: each trial changes one factor of the defaults; portfolio: good settings of earlier "
-        "sweeps in the store, then forest",
+        description="forest: trees over settings and epochs; bayes: a Gaussian process; tpe, gp: of Optuna; "
+        "cmaes: CMA-ES (the extra cmaes); qmc: evenly spread points; grid: coarse first, then finer; one_factor: each "
+        "trial changes one factor of the defaults; portfolio: good settings of earlier sweeps in the store, then "
+        "forest",
     )
     scheduler: Literal["auto", "freeze_thaw", "asha", "asha_promotion", "median", "curve", "none"] = Field(
         "auto",
