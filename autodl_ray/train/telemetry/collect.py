@@ -14,7 +14,7 @@ from autodl_ray.train.telemetry.rows import ABOUT, EPOCHS
 __all__ = ["collect", "read_about", "trainings"]
 
 
-def collect(folder: Path, *, tensorboard: bool, seconds: float = 2.0) -> int:
+def collect(folder: Path, *, tensorboard: bool, seconds: float = 1.0) -> int:
     """Gather what the trainings of a sweep wrote.
 
     Args:
