@@ -24,7 +24,7 @@ from autodl_ray.models.classifier import Classifier
 from autodl_ray.models.predictor import open_session
 from autodl_ray.seeding import rng_for
 from autodl_ray.spec import ExportSpec
-from tests.export.tiny import Shapes
+from tests.export.tiny import Shapes, fitted
 
 
 def figures(*, speedup: float, drop: float) -> Int8Figures:
@@ -127,6 +127,27 @@ def test_real_int8_of_a_small_network(candidate: Artifact, shapes: Shapes) -> No
     assert record.int8.bytes == candidate.file("model.int8.onnx").stat().st_size < record.fp32.bytes
     session = ort.InferenceSession(candidate.file("model.int8.onnx"))
     assert session.get_inputs()[0].type == "tensor(uint8)"
+
+
+def test_int8_of_a_residual_network_is_tried_like_any_other(shapes: Shapes, inputs: CandidateInputs) -> None:
+    rule = Preprocess(16, "pad", inputs.preprocess.mean, inputs.preprocess.std)
+    core, _ = export_core(fitted(shapes, rule, name="small_resnet"), 16)
+    record, data = try_int8(
+        ExportSpec(calibration=24, max_drop=0.2, min_speedup=0.001),
+        core,
+        with_preprocess(core, rule, 3).SerializeToString(),
+        preprocess=rule,
+        train=inputs.train,
+        val=inputs.val,
+        deadline=None,
+    )
+    assert record.kept
+    assert data is not None
+    assert record.fp32 is not None
+    assert record.int8 is not None
+    assert record.fp32.accuracy > 0.8
+    assert record.int8.accuracy > record.fp32.accuracy - 0.1
+    assert record.int8.bytes < record.fp32.bytes / 2
 
 
 def test_no_time_for_int8(inputs: CandidateInputs, model: Classifier) -> None:

@@ -57,9 +57,9 @@ def make_shapes(root: Path, *, train: int = 48, val: int = 60) -> Shapes:
     )
 
 
-def fitted(shapes: Shapes, preprocess: Preprocess, *, steps: int = 25) -> Classifier:
-    """Train small_cnn on the pictures for a few steps."""
-    model = build("small_cnn", num_classes=3, image_size=preprocess.size, weights="none").train()
+def fitted(shapes: Shapes, preprocess: Preprocess, *, steps: int = 25, name: str = "small_cnn") -> Classifier:
+    """Train a small network on the pictures for a few steps."""
+    model = build(name, num_classes=3, image_size=preprocess.size, weights="none").train()
     pictures = [np.asarray(Image.open(shapes.train.root / p)) for p in shapes.train.paths]
     pixels = torch.from_numpy(np.stack([preprocess_tensor(p, preprocess) for p in pictures]))
     labels = torch.from_numpy(shapes.train.labels)
