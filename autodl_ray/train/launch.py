@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any, Protocol
 
 from autodl_ray.errors import StageError
 from autodl_ray.runtime import StopFlag
-from autodl_ray.train.checkpoint import BEST, LAST
+from autodl_ray.train.checkpoint import LAST
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.elastic import Attempt, Lost, Restarts
 from autodl_ray.train.errors import WorkerLost
-from autodl_ray.train.kept import INDEX
 from autodl_ray.train.loop import fit
-from autodl_ray.train.result import CURVES, FitResult
+from autodl_ray.train.relay import Relay, Report, curves, so_far
+from autodl_ray.train.result import FitResult
 from autodl_ray.train.source import Source
 from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.train.worker import GRACE_S, REPORTS, RESULT
@@ -33,8 +34,6 @@ _POLL_S = 0.1
 _LATE_S = GRACE_S + 30.0  # the workers end themselves before that
 _START_S = 10.0  # until a new group trains
 _PLACE_S = 60.0  # for all workers to find a place, a node that comes back included
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def launch(
@@ -110,7 +109,7 @@ def launch(
     }
     group = _Group(task, folder, resources_per_worker, min_workers=min_workers, patience_s=patience_s)
     restarts = Restarts(config.batch_size, num_workers, micro_batch=config.micro_batch_size)
-    relay = _Relay(folder, report, last=len(_curves(folder)))
+    relay = Relay(folder, report, last=len(curves(folder)))
     return group.run(restarts, relay, stop=stop, should_stop=should_stop)
 
 
@@ -124,26 +123,27 @@ class _Group:
     min_workers: int
     patience_s: float
 
-    def run(self, restarts: Restarts, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]) -> FitResult:
+    def run(self, restarts: Restarts, relay: Relay, *, stop: StopFlag, should_stop: Callable[[], bool]) -> FitResult:
         number = 0
         while True:
             attempt = self._attempt(restarts, should_stop)
             if attempt is None:
-                return _so_far(self.folder, restarts)
+                return so_far(self.folder, restarts.notes)
             number += 1
             before = _saved_at(self.folder)
             lost = self._once(attempt, number, relay, stop=stop, should_stop=should_stop)
             if lost is None:
                 result = FitResult.from_json(json.loads((self.folder / RESULT).read_text()))
                 relay.catch_up(result.history)
+                shutil.rmtree(self.folder / _RAY, ignore_errors=True)
                 return replace(result, notes=(*restarts.notes, *result.notes))
-            relay.catch_up(_curves(self.folder))
+            relay.catch_up(curves(self.folder))
             wait_s = restarts.after(lost, attempt, saved=_saved_at(self.folder) != before)
             logging.getLogger(__name__).warning("%s", restarts.notes[-1])
             relay.begin_again(len(restarts.notes))
             _pause(wait_s, should_stop)
-            if self._too_late() and _curves(self.folder):
-                return _so_far(self.folder, restarts)
+            if self._too_late() and curves(self.folder):
+                return so_far(self.folder, restarts.notes)
 
     def _too_late(self) -> bool:
         deadline = self.task["deadline"]
@@ -181,7 +181,7 @@ class _Group:
         return wait_s if deadline is None else max(5.0, min(wait_s, (deadline - time.time()) / 4))
 
     def _once(
-        self, attempt: Attempt, number: int, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]
+        self, attempt: Attempt, number: int, relay: Relay, *, stop: StopFlag, should_stop: Callable[[], bool]
     ) -> Lost | None:
         """Run one group; None: the training is done or was stopped."""
         from autodl_ray.train.group import explain, make_trainer
@@ -208,46 +208,7 @@ class _Trainer(Protocol):
     def fit(self) -> object: ...
 
 
-@dataclass
-class _Relay:
-    """Passes the rows of epochs on that rank 0 wrote, each once, whatever became of the group that wrote it."""
-
-    folder: Path
-    report: Report
-    last: int
-    restarts: int = 0
-    _read: int = 0
-
-    def pass_on(self) -> None:
-        """Report the rows that were written since the last call."""
-        path = self.folder / REPORTS
-        text = path.read_text() if path.exists() else ""
-        rows = text[: text.rfind("\n") + 1].splitlines()
-        fresh, self._read = rows[self._read :], max(self._read, len(rows))
-        for row in fresh:
-            self._tell(json.loads(row))
-
-    def catch_up(self, history: Iterable[dict[str, Any]]) -> None:
-        """Report epochs that were saved, but whose row was not written before the group ended."""
-        self.pass_on()
-        for row in history:
-            self._tell(row)
-
-    def begin_again(self, restarts: int) -> None:
-        """Expect the rows of another group; half a row of the one before is worth nothing."""
-        (self.folder / REPORTS).unlink(missing_ok=True)
-        self._read, self.restarts = 0, restarts
-
-    def _tell(self, row: dict[str, Any]) -> None:
-        if row["epoch"] <= self.last:
-            return
-        self.last = row["epoch"]
-        self.report({**row, "restarts": self.restarts} if self.restarts else row)
-
-
-def _watch(
-    trainer: _Trainer, relay: _Relay, *, stop: StopFlag, should_stop: Callable[[], bool]
-) -> BaseException | None:
+def _watch(trainer: _Trainer, relay: Relay, *, stop: StopFlag, should_stop: Callable[[], bool]) -> BaseException | None:
     """Let the group run in a thread; pass its reports on, and the wish to stop down. Return how it failed."""
     failed: list[BaseException] = []
 
@@ -306,32 +267,3 @@ def _saved_at(folder: Path) -> int:
         return (folder / LAST).stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _curves(folder: Path) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = json.loads((folder / CURVES).read_text())
-        return rows
-    except (OSError, ValueError):
-        return []
-
-
-def _so_far(folder: Path, restarts: Restarts) -> FitResult:
-    """Return what there is of a training that was to stop while no group of it ran."""
-    history = _curves(folder)
-    try:
-        best = int(json.loads((folder / INDEX).read_text())[0]["epoch"])
-    except (OSError, ValueError, LookupError):
-        best = 0
-    best = best if best <= len(history) else 0
-    return FitResult(
-        status="stopped",
-        epochs=len(history),
-        best_epoch=best,
-        metrics=dict(history[best - 1]) if best else {},
-        history=tuple(history),
-        precision=str(history[-1].get("precision", "32")) if history else "32",
-        seconds=sum(float(row.get("epoch_s", 0.0)) for row in history),
-        weights_file=BEST if best else None,
-        notes=tuple(restarts.notes),
-    )

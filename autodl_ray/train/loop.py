@@ -132,7 +132,7 @@ class _Run:
         self.pace = Pace(eval_guess_steps=_EVAL_COST * source.num_val / config.batch_size)
         self.progress = ProgressFile(folder)
         self.began = self.saved_at = time.perf_counter()
-        self.owed = 0.0  # loss of the step before, which the workers have not added up yet
+        self.leaves, self.owed = False, 0.0  # owed: the loss of the step before, not added up over the workers yet
 
     def _load(self) -> dict[str, Any] | None:
         if self.peers.rank != 0:  # only one may put the files of the best weights in order
@@ -213,8 +213,9 @@ class _Run:
             self.total = max(vote.total_steps, counts.step)
             if batch is None or vote.smallest == 0:
                 break
-            if vote.stop or counts.step >= self.total:
-                ended = "stopped" if vote.stop else "finished"
+            self.leaves = vote.leave  # the training goes on at once, elsewhere
+            if vote.stop or vote.leave or counts.step >= self.total:
+                ended = "stopped" if vote.stop or vote.leave else "finished"
                 break
             if 0 < self.config.checkpoint_every_s <= began - self.saved_at and counts.in_epoch > 0:
                 self._save()  # here, where what all workers know is the same
@@ -314,9 +315,9 @@ class _Run:
     # -- after an epoch
 
     def _end_of_epoch(self, ended: str | None) -> None:
-        """Validate, save, report. A training that was stopped is only validated when it has no result yet."""
+        """Validate, save, report. One that was stopped is only validated when it has no result, and does not go on."""
         state, counts = self.state, self.state.counts
-        wanted = ended != "stopped" or not state.history
+        wanted = ended != "stopped" or not (state.history or self.leaves)
         if state.stats.images == 0 or not wanted:
             counts.done = ended == "finished"
             self._save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -27,6 +28,7 @@ class StepVote:
         smallest: Agreed: of the smallest slice.
         loss: Of the step before, added up over this worker's samples; agreed: over those of all. It is told one step
             late because that costs no message of its own.
+        leave: Agreed: whether any worker was told to leave. The training is saved as it is, and goes on elsewhere.
         total_steps: Planned steps of the whole training; agreed: those of rank 0.
         stop: Whether to stop; agreed: whether any worker wants to.
     """
@@ -36,6 +38,7 @@ class StepVote:
     stop: bool
     smallest: int = 0
     loss: float = 0.0
+    leave: bool = False
 
 
 class Peers(Protocol):
@@ -72,7 +75,8 @@ class Alone:
     rank = 0
     world_size = 1
 
-    def __init__(self) -> None:
+    def __init__(self, leaving: Callable[[], bool] | None = None) -> None:
+        self._leaving = leaving or _stays
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -85,7 +89,8 @@ class Alone:
 
     def agree(self, vote: StepVote) -> StepVote:
         """Agree with oneself."""
-        return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples, loss=vote.loss)
+        leave = self._leaving()
+        return StepVote(vote.samples, vote.total_steps, vote.stop, smallest=vote.samples, loss=vote.loss, leave=leave)
 
     def mean(self, value: float) -> float:
         """Return the value."""
@@ -99,7 +104,8 @@ class Alone:
 class Group:
     """The workers of the ``torch.distributed`` group that this process has joined."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, leaving: Callable[[], bool] | None = None) -> None:
+        self._leaving = leaving or _stays
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
@@ -126,13 +132,15 @@ class Group:
 
     def agree(self, vote: StepVote) -> StepVote:
         """Exchange the votes: one small all-gather."""
-        votes = self._all([float(vote.samples), float(vote.total_steps), float(vote.stop), vote.loss])
+        own = [vote.samples, vote.total_steps, vote.stop, vote.loss, self._leaving()]
+        votes = self._all([float(value) for value in own])
         return StepVote(
             samples=int(votes[:, 0].sum()),
             total_steps=int(votes[0, 1]),
             stop=bool(votes[:, 2].any()),
             smallest=int(votes[:, 0].min()),
             loss=float(votes[:, 3].sum()),
+            leave=bool(votes[:, 4].any()),
         )
 
     def mean(self, value: float) -> float:
@@ -154,3 +162,7 @@ class Group:
         parts = [torch.zeros_like(own) for _ in range(self.world_size)]
         dist.all_gather(parts, own)
         return cast("npt.NDArray[np.float64]", torch.stack(parts).cpu().numpy())
+
+
+def _stays() -> bool:
+    return False

@@ -98,21 +98,19 @@ def _train(task: dict[str, Any], stop: StopFlag, rank: int) -> str:
     folder: Path = task["folder"]
     device = ray.train.torch.get_device()
     # One that is left alone may cut its batches into slices (train/slices.py), as a training in one process does.
-    peers = Alone() if ray.train.get_context().get_world_size() == 1 else Group(device)
+    alone = ray.train.get_context().get_world_size() == 1
+    peers = Alone(_is_leaving) if alone else Group(device, _is_leaving)
 
     def report(row: dict[str, Any]) -> None:
         with (folder / REPORTS).open("a") as stream:
             stream.write(json.dumps(row) + "\n")
-
-    def should_stop() -> bool:
-        return stop.is_set() or _LEAVING.is_set() or _is_drained()
 
     result = fit(
         task["config"],
         task["source"],
         folder=folder,
         report=report,
-        should_stop=should_stop,
+        should_stop=stop.is_set,
         deadline=task["deadline"],
         head_init=task["head_init"],
         num_threads=task["num_threads"],
@@ -124,12 +122,14 @@ def _train(task: dict[str, Any], stop: StopFlag, rank: int) -> str:
     return result.status
 
 
-def _is_drained() -> bool:
-    """Whether Ray has announced the end of a node of this group.
+def _is_leaving() -> bool:
+    """Whether this process was told to leave, or Ray has announced the end of a node of the group.
 
     Ray's public question is a barrier of all workers; what it would answer is looked at here, and the loop's vote
     spreads it.
     """
+    if _LEAVING.is_set():
+        return True
     try:
         from ray.train.v2._internal.execution.context import get_train_context
 

@@ -11,7 +11,8 @@ import pytest
 
 from autodl_ray.errors import StageError
 from autodl_ray.runtime import StopFlag
-from autodl_ray.train.launch import _Relay, _watch, launch
+from autodl_ray.train.launch import _watch, launch
+from autodl_ray.train.relay import Relay
 from autodl_ray.train.result import FitResult
 from tests.train.sources import ArraySource, coloured, config_for
 
@@ -65,7 +66,7 @@ def test_report_runs_here_and_may_end_the_training(tmp_path: Path) -> None:
         raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        _watch(group, _Relay(tmp_path, report, last=0), stop=stop, should_stop=lambda: False)
+        _watch(group, Relay(tmp_path, report, last=0), stop=stop, should_stop=lambda: False)
     assert seen == [(threading.current_thread().name, {"epoch": 1})]
     assert group.stopped
 
@@ -73,13 +74,13 @@ def test_report_runs_here_and_may_end_the_training(tmp_path: Path) -> None:
 def test_wish_to_stop_reaches_the_workers(tmp_path: Path) -> None:
     stop = StopFlag(tmp_path / ".stop")
     group = _Waiting(tmp_path, stop)
-    _watch(group, _Relay(tmp_path, lambda row: None, last=0), stop=stop, should_stop=lambda: True)
+    _watch(group, Relay(tmp_path, lambda row: None, last=0), stop=stop, should_stop=lambda: True)
     assert group.stopped
 
 
 def test_an_epoch_is_told_once_whichever_group_wrote_it(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
-    relay = _Relay(tmp_path, told.append, last=1)
+    relay = Relay(tmp_path, told.append, last=1)
     (tmp_path / "reports.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
     relay.pass_on()
     relay.catch_up([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])  # the third was saved, its row was not written
