@@ -129,6 +129,17 @@ class LogSpec(Section):
         "auto", description="a row of step metrics every so many steps (auto: about one a second)"
     )
 
+    @field_validator("mlflow")
+    @classmethod
+    def _no_credentials(cls, uri: str | None) -> str | None:
+        scheme, separator, rest = (uri or "").partition("://")
+        if separator and "@" in rest.split("/", 1)[0]:
+            raise ValueError(
+                f"an address with a password in it would be written down with the run ({scheme}://…); leave it to the "
+                "environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+            )
+        return uri
+
 
 class EvaluateSpec(Section):
     """The report on the sealed test split."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -135,6 +137,32 @@ def test_a_run_whose_process_is_gone(written: Written) -> None:
     done = ask("runs", "watch", "--store", str(written.folder.parent))
     assert done.returncode == 1
     assert "The process of the run is gone." in done.stderr
+
+
+def test_on_a_terminal_the_picture_is_drawn_again_and_again(written: Written) -> None:
+    master, slave = pty.openpty()
+    line = autodl("runs", "watch", "photos", "--every", "0.1", "--store", str(written.folder.parent))
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    process = subprocess.Popen(line, stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while b"step 7" not in shown and time.monotonic() < deadline:
+        if b"step 5" in shown:
+            written.step("sweep/t0000", step=7, epoch=3, loss=0.1)
+        shown += os.read(master, 65536)
+    written.status("done")
+    with contextlib.suppress(OSError):  # how Linux tells the end of a terminal
+        while more := os.read(master, 65536):
+            shown += more
+    os.close(master)
+    assert process.wait(30) == 0
+    text = shown.decode()
+    assert text.count("sweep/t0000 epoch 3 step 5") >= 1
+    assert "sweep/t0000 epoch 3 step 7" in text
+    assert "\x1b[1A" in text, "the lines before are drawn over"
+    assert "done" in text
+    assert "Traceback" not in text
 
 
 def test_names_that_are_not_there(tmp_path: Path, written: Written) -> None:

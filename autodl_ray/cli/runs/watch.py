@@ -54,7 +54,7 @@ def watch(
     follower = Follower(folder, run or _newest(folder), most=trials)
     try:
         last = _follow(follower, console, every=every, once=once)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # the run goes on
         return
     if last.status in ("failed", "killed"):
         raise StageError(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_a_run_and_its_trials_are_told_once_also_when_it_goes_on(tmp_path: Path)
 
 
 def test_a_server_that_is_not_there_costs_one_line(tmp_path: Path) -> None:
-    config = config_for(tmp_path, "http://someone:secret@127.0.0.1:9")
+    config = replace(config_for(tmp_path, "http://127.0.0.1:9"), mlflow="http://someone:secret@127.0.0.1:9")
     with Tracker(config) as tracker, telemetry(tmp_path, config.for_trial("sweep", "t0000", {})) as one:
         train(one, range(1, 11))
     assert one.notes == ()
