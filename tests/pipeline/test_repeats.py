@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from autodl_ray.pipeline.planner import decide
 from autodl_ray.pipeline.repeats import fitting_repeats, summarise
 from autodl_ray.pipeline.result import LeaderboardRow
 from autodl_ray.tune import TrialRecord
+from tests.pipeline.test_planner import PHOTOS
 
 
 def first(source: str = "train", accuracy: float = 0.90, epochs: int = 4) -> LeaderboardRow:
@@ -47,3 +50,12 @@ def test_a_seed_that_a_search_chose_is_said_to_flatter() -> None:
 @pytest.mark.parametrize(("seconds", "one_s", "fits"), [(100.0, 10.0, 8), (11.0, 10.0, 0), (-5.0, 10.0, 0), (1, 0, 8)])
 def test_as_many_as_end_in_time(seconds: float, one_s: float, fits: int) -> None:
     assert fitting_repeats(seconds, one_s) == fits
+
+
+def test_the_plan_leaves_as_much_time_for_the_others() -> None:
+    alone = decide(PHOTOS)
+    shared = decide(replace(PHOTOS, repeat=3))
+    assert shared.kind == alone.kind == "train"
+    assert shared.seconds is not None
+    assert alone.seconds is not None
+    assert 3 * shared.seconds == pytest.approx(alone.seconds)
