@@ -21,8 +21,7 @@ FINITE: dict[str, dict[str, Domain]] = {
         "optimizer": Choice(values=("adamw", "sgd"), when={"augment": ("none",), "batch_size": (30, 31)}),
     },
 }
-_BY_F = ("forest", "portfolio")
-SEARCHES = sorted(set(STRATEGIES) - set(_BY_F))
+SEARCHES = sorted(STRATEGIES)
 _SLOW = {"gp": 15, "bayes": 15}
 
 
