@@ -21,6 +21,7 @@ from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.tune.artifact import best_of, open_sweep, raise_if_all_failed, trial_records, write_files
 from autodl_ray.tune.contracts import EarlierSweep, SearchContext
 from autodl_ray.tune.engine import Engine
+from autodl_ray.tune.extension import identity_of, keep_checkpoint, reopen
 from autodl_ray.tune.identity import sweep_digest, sweep_identity
 from autodl_ray.tune.journal import JOURNAL_VERSION, Journal, read_journal
 from autodl_ray.tune.proposers import make_proposer
@@ -131,7 +132,10 @@ class _Sweep:
         events = read_journal(self.workspace.journal)
         if not events:
             return
-        rows = difference(events[0].get("identity", {}), self.identity)
+        made = self.context.store.find(self.context.key(self.key))
+        if self.kind == "training" and reopen(events, self.identity, self.workspace, made):
+            return
+        rows = difference(identity_of(events), self.identity)
         trials = SweepState(self.spec.score, self.spec.mode, None).fold(events[1:]).trials.values()
         if rows:
             self.context.progress.say(f"{self.key}: begun anew, its inputs changed ({'; '.join(rows)})")
@@ -280,10 +284,13 @@ class _Sweep:
         )
 
         kept = engine.state.best_ids(self.inputs.keep_best)
-        self.workspace.keep_only(None, {t.id for t in engine.state.trials.values() if t.has_ended}, also=kept)
+        if self.kind == "sweep":  # of a single training the checkpoint is kept too: it may be given more epochs
+            self.workspace.keep_only(None, {t.id for t in engine.state.trials.values() if t.has_ended}, also=kept)
 
         def on_end(trial: TrialState) -> None:
             nonlocal kept
+            if self.kind == "training":
+                return
             before, kept = kept, engine.state.best_ids(self.inputs.keep_best)
             touched = (trial, *(engine.state.trials[name] for name in before))
             self.workspace.keep_only(None, {t.id for t in touched if t.has_ended}, also=kept)
@@ -330,6 +337,8 @@ class _Sweep:
             },
         ) as writer:
             write_files(writer.path, records, best, self.spec, keep=state.best_ids(self.inputs.keep_best))
+            if self.kind == "training":
+                keep_checkpoint(self.workspace, writer.path)
         self.workspace.remove()
         artifact = store.find(self.context.key(self.key))
         assert artifact is not None

@@ -94,6 +94,8 @@ class SweepState:
             self._epoch(self.trials[event["trial"]], dict(event["metrics"]))
         elif kind == "lost":
             self.trials[event["trial"]].losses += 1
+        elif kind == "extended":
+            self._reopen()
         elif kind == "paused":
             self._turn(self.trials[event["trial"]], "paused", event.get("reason", ""))
         elif kind == "resumed":
@@ -132,6 +134,14 @@ class SweepState:
     @property
     def _sign(self) -> float:
         return 1.0 if self.mode == "max" else -1.0
+
+    def _reopen(self) -> None:
+        """Let finished trials go on: there are more epochs to do than they had planned."""
+        for trial in self.trials.values():
+            if trial.status == "finished":
+                trial.curve[-1].pop("epochs_planned", None)
+                self.open[trial.id] = trial
+                self._turn(trial, "running", "")
 
     def _turn(self, trial: TrialState, status: TrialStatus, reason: str) -> None:
         trial.status, trial.reason = status, reason

@@ -1,6 +1,6 @@
 """What a sweep costs beside bare Optuna: whole processes, the same small net, pictures, epochs and early stopping.
 
-    python tests/benchmarks/sweep_overhead.py [--trials 16 64] [--repeats 1] [--search random]
+    python tests/benchmarks/sweep_overhead.py [--trials 16 64 256] [--repeats 1] [--search random]
 
 Prints one JSON document. Each side runs in a fresh process that reads the pictures from a folder, and is timed from
 its start to its end, imports and Ray included. The net is linear on 13 × 13 px digits (5,080 parameters), 1,500
@@ -66,7 +66,7 @@ def ours(folder: Path, trials: int, search: str) -> dict[str, object]:
             "weight_decay": Float(low=DECAY_LOW, high=DECAY_HIGH, log=True),
         },
     )
-    sweep = tune.run(TuneSpec(search=search, num_samples=trials), inputs, key="sweep", context=context)
+    sweep = tune.run(TuneSpec(search=search, scheduler="asha", num_samples=trials), inputs, key="sweep", context=context)
     marks["sweep"] = time.time()
     del source, inputs
     after = ray.available_resources()
@@ -168,7 +168,7 @@ def measure(side: str, digits: Path, trials: int, search: str) -> dict[str, obje
 def main() -> None:
     """Compare both sides."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--trials", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--search", choices=("random", "tpe"), default="random")
     parser.add_argument("--side", choices=("ours", "bare"), help=argparse.SUPPRESS)

@@ -94,14 +94,40 @@ def test_trials_stream_photos_beside_what_they_reserve(
 
 def test_changed_inputs_begin_anew_and_say_so(tmp_path: Path, digits: Path, ray_cluster: ClusterInfo) -> None:
     context = sweep_context(tmp_path)
-    tune.run(TuneSpec(), sweep_inputs(digits, num_samples=1, param_space={}, epochs=1), key="train", context=context)
+    first = sweep_inputs(digits, num_samples=1, param_space={}, epochs=1)
+    tune.run(TuneSpec(), first, key="train", context=context)
+    base = TrainSpec(lr=2e-3, dropout=0.0, label_smoothing=0.0, augment="none", precision="32")
     run = tune.run(
-        TuneSpec(), sweep_inputs(digits, num_samples=1, param_space={}, epochs=2), key="train", context=context
+        TuneSpec(),
+        sweep_inputs(digits, num_samples=1, param_space={}, epochs=2, base=base),
+        key="train",
+        context=context,
     )
     assert run.trials[0].epochs == 2
     lines = context.progress.lines  # type: ignore[attr-defined]
-    assert lines == ["train: begun anew, its inputs changed (epochs: 1 → 2)"]
+    assert lines == ["train: begun anew, its inputs changed (base.lr: 0.003 → 0.002; epochs: 1 → 2)"]
     assert (tmp_path / "run" / "train.journal.1.jsonl").exists()
+
+
+def test_more_epochs_of_a_finished_training_go_on_from_its_checkpoint(
+    tmp_path: Path, digits: Path, ray_cluster: ClusterInfo
+) -> None:
+    context = sweep_context(tmp_path)
+
+    def trained(epochs: int) -> tune.SweepRun:
+        inputs = sweep_inputs(digits, num_samples=1, param_space={}, epochs=epochs)
+        return tune.run(TuneSpec(), inputs, key="train", context=context)
+
+    first, more = trained(2), trained(5)
+    assert (first.trials[0].epochs, first.trials[0].status) == (2, "finished")
+    assert (more.trials[0].epochs, more.trials[0].status) == (5, "finished")
+    assert [row["epoch"] for row in more.trials[0].curve] == [1, 2, 3, 4, 5]
+    assert [r["loss"] for r in more.trials[0].curve[:2]] == [r["loss"] for r in first.trials[0].curve]
+    assert more.best is not None
+    assert more.best.weights is not None
+    epochs = [e["metrics"]["epoch"] for e in read_journal(tmp_path / "run" / "train.journal.jsonl") if "metrics" in e]
+    assert epochs == [1, 2, 3, 4, 5]  # none was made again
+    assert trained(5).trials == more.trials
 
 
 def test_when_every_trial_fails_the_error_is_the_last_word(
