@@ -81,12 +81,20 @@ def place(
         patience_s: How long to wait for all of them, a node that comes back included.
         should_stop: Whether to give up.
     """
-    for count in range(wanted, least - 1, -1):
+    if _fits(resources, wanted, patience_s, should_stop):
+        return wanted
+    for count in range(min(wanted - 1, _at_most(resources)), least - 1, -1):
         if should_stop():
             return 0
-        if _fits(resources, count, patience_s if count == wanted else _FEWER_S, should_stop):
+        if _fits(resources, count, _FEWER_S, should_stop):
             return count
     return 0
+
+
+def _at_most(resources: dict[str, float]) -> int:
+    """Return how many workers the nodes that live could hold if nothing else ran; spares asking for more."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return min(int(total.get(name, 0.0) / amount + 1e-9) for name, amount in resources.items() if amount > 0)
 
 
 def _fits(resources: dict[str, float], count: int, patience_s: float, should_stop: Callable[[], bool]) -> bool:

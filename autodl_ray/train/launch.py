@@ -142,8 +142,14 @@ class _Group:
             logging.getLogger(__name__).warning("%s", restarts.notes[-1])
             relay.begin_again(len(restarts.notes))
             _pause(wait_s, should_stop)
-            if self._too_late() and curves(self.folder):
-                return so_far(self.folder, restarts.notes)
+            if self._too_late():
+                if curves(self.folder):
+                    return so_far(self.folder, restarts.notes)
+                raise WorkerLost(
+                    "No time is left to start the workers of the training again.",
+                    seen=lost.reason,
+                    hint="give more time (--budget); it goes on from the last checkpoint",
+                )
 
     def _too_late(self) -> bool:
         deadline = self.task["deadline"]
