@@ -17,6 +17,8 @@ __all__ = ["LogImprovement", "log_improvement"]
 Array = NDArray[np.float64]
 
 _ROUNDS = 4
+_LITTLE = math.log(0.001)
+_MARGIN = 0.1
 
 
 class LogImprovement(AcquisitionFunction):
@@ -28,13 +30,17 @@ class LogImprovement(AcquisitionFunction):
     The search looks at settings only: many drawn ones and some near the best known, then from the best of these a
     quasi-Newton search over the numbers in turn with steps to the neighbouring whole numbers and the other choices.
 
+    Where little is to be gained any more (less than 0.1 % of the spread of all values), every second suggestion asks
+    for an improvement of 10 % of that spread: polishing the best known place alone never leaves a local optimum.
+
     Args:
         cube: The ranges.
         pending: (M, F) coordinates of the settings that are being tried.
         leaders: (K, F) coordinates of the best known settings.
+        explore: Whether this suggestion asks for more where little is to be gained.
         known: The encoded settings that were tried, as bytes: they are not suggested again.
         num_draws: Settings that are looked at first.
-        num_starts: The best of these that are improved.
+        num_starts: So many parts of these of which the best is improved.
 
     Attributes:
         chosen: (F,) coordinates of what :meth:`suggest` found.
@@ -47,7 +53,8 @@ class LogImprovement(AcquisitionFunction):
         pending: Array,
         leaders: Array,
         known: frozenset[bytes],
-        num_draws: int = 1500,
+        explore: bool = False,
+        num_draws: int = 1200,
         num_starts: int = 6,
     ) -> None:
         super().__init__()
@@ -55,6 +62,8 @@ class LogImprovement(AcquisitionFunction):
         self._pending = pending
         self._leaders = leaders
         self._known = known
+        self._explore = explore
+        self._margin = 0.0
         self._num_draws = num_draws
         self._num_starts = num_starts
         self.chosen: Array = np.zeros(len(cube.names))
@@ -85,10 +94,10 @@ class LogImprovement(AcquisitionFunction):
         self._fit_gp(gp, target_space)
         posterior = Posterior(gp, self._cube.encode(self._pending))
         rows = self._candidates(random_state)
-        scores = self._scores(posterior, rows)
-        order = np.argsort(-scores, kind="stable")[: self._num_starts]
-        improved = [self._improved(posterior, rows[i], float(scores[i])) for i in order]
-        self.chosen = max(improved, key=lambda pair: pair[1])[0]
+        self.chosen, score = self._best(posterior, rows)
+        if self._explore and score < _LITTLE:
+            self._margin = _MARGIN
+            self.chosen, _ = self._best(posterior, rows)
         point: Array = self._cube.encode(self.chosen[None])[0]
         return point
 
@@ -98,6 +107,21 @@ class LogImprovement(AcquisitionFunction):
 
     def set_acquisition_params(self, params: dict[str, Any]) -> None:
         """There are none."""
+
+    def _best(self, posterior: Posterior, rows: Array) -> tuple[Array, float]:
+        """Return the best setting found from these, and its score."""
+        scores = self._scores(posterior, rows)
+        improved = [self._improved(posterior, rows[i], float(scores[i])) for i in self._starts(scores)]
+        return max(improved, key=lambda pair: pair[1])
+
+    def _starts(self, scores: Array) -> list[int]:
+        """Return where to climb from: the two best of all, and the best of each of some parts of the drawn settings.
+
+        The best of all lie beside each other, near the best known setting; only the others lead elsewhere.
+        """
+        parts = np.array_split(np.arange(self._num_draws), self._num_starts)
+        best = [int(part[scores[part].argmax()]) for part in parts]
+        return list(dict.fromkeys([*(int(i) for i in np.argsort(-scores, kind="stable")[:2]), *best]))
 
     def _candidates(self, random: Any) -> Array:
         """Return drawn settings, and the leaders with some of their fields moved a little or drawn anew."""
@@ -115,7 +139,7 @@ class LogImprovement(AcquisitionFunction):
         points = self._cube.encode(rows)
         mean, std = posterior.predict(points)
         new = np.array([point.tobytes() not in self._known for point in points], dtype=bool)
-        return np.where(new, self.base_acq(mean, std, posterior.best), -np.inf)
+        return np.where(new, self.base_acq(mean, std, posterior.best + self._margin), -np.inf)
 
     def _improved(self, posterior: Posterior, row: Array, score: float) -> tuple[Array, float]:
         """Climb from one setting, by turns over the numbers and over neighbouring settings."""
@@ -143,8 +167,9 @@ class LogImprovement(AcquisitionFunction):
         def negative(values: Array) -> tuple[float, Array]:
             point[columns] = values
             mean, std, d_mean, d_std = posterior.gradient(point)
-            height, slope = log_improvement(np.array([(mean - posterior.best) / std]))
-            z, s = (mean - posterior.best) / std, float(slope[0])
+            z = (mean - posterior.best - self._margin) / std
+            height, slope = log_improvement(np.array([z]))
+            s = float(slope[0])
             d = (d_std * (1.0 - z * s) + d_mean * s) / std
             return -(math.log(std) + float(height[0])), -d[columns]
 

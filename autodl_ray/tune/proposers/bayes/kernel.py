@@ -12,7 +12,7 @@ __all__ = ["BOUNDS", "FieldMatern", "matern", "squared_distances"]
 
 Array = NDArray[np.float64]
 
-BOUNDS = {"length_scale": (0.03, 30.0), "noise": (1e-6, 1.0), "variance": (0.05, 20.0)}
+BOUNDS = {"length_scale": (0.03, 30.0), "noise": (1e-8, 1.0), "variance": (0.05, 20.0)}
 
 
 class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without types

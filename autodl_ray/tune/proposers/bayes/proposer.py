@@ -51,7 +51,7 @@ class BayesProposer:
             return self._first.propose(number, attempt, history)
         if attempt:  # nothing new was found where it matters
             return self._first.propose(number, attempt, history)
-        return self._suggested(targets, history, seed_for(self._context.seed, "bayes", number))
+        return self._suggested(targets, history, number)
 
     def told(self, history: Sequence[Observed]) -> list[Target]:
         """Return what the process is told."""
@@ -62,7 +62,7 @@ class BayesProposer:
         best = sorted(targets[:-half], key=lambda t: (-t.value, t.number))[:half]
         return [*sorted(best, key=lambda t: t.number), *targets[-half:]]
 
-    def _suggested(self, targets: list[Target], history: Sequence[Observed], seed: int) -> dict[str, Any]:
+    def _suggested(self, targets: list[Target], history: Sequence[Observed], number: int) -> dict[str, Any]:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
         from autodl_ray.tune.proposers.bayes.improvement import LogImprovement
@@ -74,12 +74,13 @@ class BayesProposer:
             cube,
             pending=np.array([cube.place(p) for p in pending_of(history)]).reshape(-1, len(cube.names)),
             leaders=data.rows[order],
+            explore=number % 2 == 1,
             known=frozenset(cube.encode(np.array([cube.place(o.params)]))[0].tobytes() for o in history),
         )
         # a second thread of BLAS waits for the first beside busy trainings, and brings nothing at this size
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._optimizer(data, acquisition, seed).suggest()
+            self._optimizer(data, acquisition, seed_for(self._context.seed, "bayes", number)).suggest()
         return cube.params(acquisition.chosen)
 
     def _optimizer(self, data: Data, acquisition: Any, seed: int) -> BayesianOptimization:
