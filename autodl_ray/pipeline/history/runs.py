@@ -17,6 +17,8 @@ __all__ = ["RunHistory", "RunSummary", "list_runs", "open_run"]
 
 _SILENCE_S = 15.0
 """A run that works writes its seconds into run.json every two seconds; after this long it was killed."""
+_NOT_OURS = (AttributeError, KeyError, TypeError, ValueError, OSError)
+"""What reading raises of files that are JSON, but not what a run writes."""
 _KEPT_APART = ("datasets", "cache", "logs", "warm")
 """Folders of a store that hold no run."""
 
@@ -119,7 +121,7 @@ def list_runs(store: Path) -> list[RunSummary]:
     if not store.is_dir():
         raise StoreError("There is no such store.", seen=str(store), hint="give its folder with --store")
     folders = (p for p in sorted(store.iterdir()) if p.name not in _KEPT_APART and not p.name.startswith("."))
-    return [_summary(folder) for folder in folders if _is_run(folder)]
+    return [_summary_or_damage(folder) for folder in folders if _is_run(folder)]
 
 
 def open_run(store: Path, name: str) -> RunHistory:
@@ -140,17 +142,16 @@ def open_run(store: Path, name: str) -> RunHistory:
     problems: list[str] = []
     record = _object(folder / "run.json", problems)
     if not record:
-        raise StoreError(
-            "The record of the run is damaged.",
-            seen=f"{folder / 'run.json'}: {problems[0] if problems else 'it is missing'}",
-            hint="restore run.json from a copy, or run the line again under another --name",
-        )
+        raise _damaged(folder, problems[0] if problems else "it is missing")
     sweeps = {key: found for key in _sweep_keys(folder) if (found := read_sweep(folder, key)) is not None}
     problems += [sweep.problem for sweep in sweeps.values() if sweep.problem]
     rows = _rows(folder / "leaderboard.json", problems)
     bundle = _object(folder / "bundle" / "bundle.json", problems)
     manifests = [_object(folder / part / "manifest.json", problems) for part in ("bundle", "report", *sweeps)]
-    summary = _summarise(folder, record, rows=rows, bundle=bundle, sweep=manifests[2:], problems=problems)
+    try:
+        summary = _summarise(folder, record, rows=rows, bundle=bundle, sweep=manifests[2:], problems=problems)
+    except _NOT_OURS as error:
+        raise _damaged(folder, f"it is not that of a run: {error}") from error
     search = sweeps.get("sweep")
     return RunHistory(
         folder=folder,
@@ -164,6 +165,14 @@ def open_run(store: Path, name: str) -> RunHistory:
         bundle=bundle,
         report=manifests[1].get("meta") or {},
         packages=next((m["packages"] for m in (*manifests[2:], manifests[0]) if m.get("packages")), {}),
+    )
+
+
+def _damaged(folder: Path, why: str) -> StoreError:
+    return StoreError(
+        "The record of the run is damaged.",
+        seen=f"{folder / 'run.json'}: {why}",
+        hint="restore run.json from a copy, or run the line again under another --name",
     )
 
 
@@ -181,6 +190,13 @@ def _sweep_keys(folder: Path) -> list[str]:
     found |= {p.parent.name for p in folder.glob("*/trials.json")}
     order = {"sweep": 0, "train": 1}
     return sorted((key for key in found if not key.startswith(".")), key=lambda key: (order.get(key, 2), key))
+
+
+def _summary_or_damage(folder: Path) -> RunSummary:
+    try:
+        return _summary(folder)
+    except _NOT_OURS as error:
+        return RunSummary(folder.name, "damaged", problems=(f"its files are not those of a run: {error}",))
 
 
 def _summary(folder: Path) -> RunSummary:

@@ -122,6 +122,11 @@ def read_sweep(folder: Path, key: str) -> SweepHistory | None:
     if not events and rows is None and problem is None:
         return None
     identity: Mapping[str, Any] = events[0].get("identity", {}) if events else {}
+    trials: list[TrialHistory] = []
+    try:
+        trials = _from_rows(rows) if rows is not None else _from_events(events)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON, but not what a sweep writes
+        problem = f"{key}: its events are not understood: {type(error).__name__} {error}"
     metric = meta.get("metric") or identity.get("tune", {}).get("metric") or "accuracy"
     metric = "accuracy" if metric == "auto" else str(metric)
     return SweepHistory(
@@ -130,7 +135,7 @@ def read_sweep(folder: Path, key: str) -> SweepHistory | None:
         mode="min" if metric == "loss" else "max",
         epochs=int(identity.get("epochs") or 0),
         space=identity.get("param_space") or {},
-        trials=tuple(_from_rows(rows) if rows is not None else _from_events(events)),
+        trials=tuple(trials),
         problem=problem,
     )
 

@@ -85,6 +85,18 @@ def test_damaged_runs_are_named_and_stop_nobody(tmp_path: Path) -> None:
     assert open_run(tmp_path, "bent").rows == ()
 
 
+def test_files_of_something_else_are_damage_too(tmp_path: Path) -> None:
+    write_run(tmp_path, "good")
+    odd = write_run(tmp_path, "odd", trials=trials_of(4))
+    with (odd / "sweep.journal.jsonl").open("a") as stream:
+        stream.write('{"event": "epoch", "trial": "t0000", "metrics": {}}\n')
+    assert open_run(tmp_path, "odd").summary.problems == ("sweep: its events are not understood: KeyError 'epoch'",)
+    (odd / "run.json").write_text('{"spec": ["a list"]}')
+    assert [run.status for run in list_runs(tmp_path)] == ["done", "damaged"]
+    with pytest.raises(StoreError, match="record of the run is damaged"):
+        open_run(tmp_path, "odd")
+
+
 def test_a_damaged_journal_is_replaced_by_the_artifact_where_there_is_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "one", trials=trials_of(4))
     journal = folder / "sweep.journal.jsonl"
