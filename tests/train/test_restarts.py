@@ -15,7 +15,7 @@ from autodl_ray.train.result import FitResult
 from tests.train.ddp_sources import Trouble, troubled
 from tests.train.sources import ArraySource, coloured, config_for
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # a group starts in 5 s, on a busy machine in 60
 
 SOURCE = coloured(train=71, val=31)  # three steps an epoch, the last of them uneven: 7 = 4 + 3
 
