@@ -23,7 +23,7 @@ from autodl_ray.tune.schedulers import make_scheduler
 from autodl_ray.tune.space import draw
 from autodl_ray.tune.state import SweepState, TrialState
 
-EPOCHS, REFERENCE_EPOCHS, EARLIER_EPOCHS = 50, 2500, 1000
+EPOCHS, REFERENCE_EPOCHS = 50, 2500
 GRID = (1, 2, 3, 5, 7, 10, 15, 20, 30, *range(50, REFERENCE_EPOCHS + 1, 50))
 
 
@@ -175,10 +175,10 @@ def run_cell(surrogate: Surrogate, cell: Cell, earlier: tuple[EarlierSweep, ...]
 
 
 def earlier_sweep(surrogate: Surrogate, task: str) -> EarlierSweep:
-    """Return what a store would hold of a sweep on another task: ``forest`` with ``freeze_thaw``, 1,000 epochs."""
+    """Return what a store would hold of a sweep on another task: random search with whole trials, 2,500 epochs."""
     context = _context(surrogate, seed_for(0, "earlier", task), ())
-    reports = Sweep(surrogate, task, context, "forest", "freeze_thaw").run()
-    *_, (_, state) = itertools.islice(reports, EARLIER_EPOCHS)
+    reports = Sweep(surrogate, task, context, "random", "none").run()
+    *_, (_, state) = itertools.islice(reports, REFERENCE_EPOCHS)
     return EarlierSweep(task, {}, "max", EPOCHS, tuple(state.observed()))
 
 
