@@ -153,7 +153,7 @@ def test_a_long_training_has_no_more_rows_than_it_may(tmp_path: Path) -> None:
             now[0] += 2.0  # s a step: every one is due
             one.wants_step(step)
             one.step(facts(step))
-            if step % 500 == 0:
+            if step % 1000 == 0:
                 time.sleep(0.3)
     steps = [row["step"] for row in lines(one.folder / STEPS)]
     assert MAX_STEP_ROWS / 3 < len(steps) <= MAX_STEP_ROWS
