@@ -40,6 +40,7 @@ def models(
                 "licence": e.licence,
                 "lr": e.lr,
                 "doc": e.doc,
+                "recipe": dict(e.recipe),
                 "param_space": {k: v.model_dump(mode="json") for k, v in e.param_space.items()},
             }
             for e in entries

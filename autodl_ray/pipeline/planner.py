@@ -20,8 +20,9 @@ _MIN_TRIALS, _MAX_TRIALS = 8, 64
 """With fewer short trials than this, a longer training gains more than their best settings do."""
 _CHEAP_TRIALS = 16
 """So many full trainings in half of the time: the search is done with full ones, and nothing is trained after it."""
-_SURE = 0.95
-"""Of the epochs that fit by the estimate; the training itself plans by what it measures, and shortens where it must."""
+_HOPED = 1.15
+"""A stretched training is told so many times the epochs that fit by the estimate: it plans again by what it measures,
+and shortens where it must; it cannot make itself longer (the estimate is up to a sixth too low)."""
 _INT8_SHARE = 0.2
 """Training keeps time for INT8 when making and measuring it takes at most this share of the time left."""
 
@@ -176,9 +177,9 @@ def _train(o: Observation, free: float) -> Action:
     if free < useful:
         return _finish(o, f"{max(free, 0):.0f} s left, training needs {useful:.0f} s to be of use")
     fits = (free - o.startup_s) / o.epoch_s
-    epochs = max(o.full_epochs, math.floor(min(_SURE * fits, o.stretch * o.full_epochs)))
-    if epochs > o.full_epochs:
-        reason = f"{epochs} epochs fit, more than the usual {o.full_epochs}"
+    epochs = max(o.full_epochs, math.floor(min(_HOPED * fits, o.stretch * o.full_epochs)))
+    if fits >= o.full_epochs and epochs > o.full_epochs:
+        reason = f"about {fits:.1f} epochs fit, more than the usual {o.full_epochs}"
     elif fits >= o.full_epochs:
         reason = "the full schedule fits"
     else:

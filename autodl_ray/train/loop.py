@@ -227,9 +227,9 @@ class _Run:
         return ended
 
     def _plan(self) -> int:
-        step_s = None if self.deadline is None else self.pace.step_s()
-        if self.deadline is None or step_s is None:
-            return self.wanted
+        if self.deadline is None or (step_s := self.pace.step_s()) is None:
+            late = self.deadline is not None and self.state.counts.step > 0 and time.time() >= self.deadline
+            return self.state.counts.step if late else self.wanted
         return plan_steps(
             time_left_s=self.deadline - time.time(),
             step_s=step_s,

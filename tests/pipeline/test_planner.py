@@ -64,8 +64,12 @@ def test_time_that_is_left_makes_the_training_longer_but_only_where_it_may() -> 
     assert decide(replace(ample, stretch=2.0)).epochs == 24
     some = decide(replace(ample, left_s=1250, stretch=2.0))
     assert 12 < some.epochs < 24
-    assert some.reason == f"{some.epochs} epochs fit, more than the usual 12"
+    assert some.reason == "about 16.9 epochs fit, more than the usual 12"
+    assert some.epochs == 19  # a sixth more: a training shortens itself, but cannot become longer
     assert decide(replace(PHOTOS, stretch=2.0)).epochs == 12
+    close = decide(replace(PHOTOS, left_s=840, wanted_trials=0, stretch=2.0))
+    assert (close.epochs, close.reason) == (12, "about 11.2 of 12 epochs fit")
+    assert decide(replace(PHOTOS, left_s=900, wanted_trials=0, stretch=2.0)).epochs == 13
 
 
 def test_a_few_short_trials_are_not_worth_a_search() -> None:
