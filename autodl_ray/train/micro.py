@@ -51,6 +51,10 @@ class MicroBatches:
         sizes = [size for size in (wanted, found) if size is not None]
         return cls(folder, min(sizes, default=None))
 
+    def cuts(self, samples: int) -> bool:
+        """Whether a batch has more than one part."""
+        return self.size is not None and self.size < samples
+
     def cut(self, samples: int) -> list[slice]:
         """Cut a batch; the last part may be smaller."""
         size = samples if self.size is None else self.size
@@ -94,13 +98,11 @@ class Undo:
             by_type.setdefault(buffer.dtype, []).append(buffer)
         self._pairs = [(now, [torch.empty_like(b) for b in now]) for now in by_type.values()]
 
-    @torch.no_grad()
     def remember(self) -> None:
         """Copy it."""
         for now, kept in self._pairs:
             torch._foreach_copy_(kept, now)
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Put it back."""
         for now, kept in self._pairs:
