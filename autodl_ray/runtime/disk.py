@@ -23,6 +23,7 @@ __all__ = ["DiskGuard", "Usage", "disk_guard", "measure"]
 EVERY_S = 2.0
 _SHARE_OF_TIME = 0.01  # that measuring may take
 _CHECKPOINTS = frozenset({"last.pt", "last.prev.pt"})
+_LATELY_S = 600.0
 _MiB = 2**20
 
 Freer = Callable[[], None]
@@ -36,11 +37,13 @@ class Usage:
         total: Bytes on the disk, as ``du`` counts them: blocks, and a file with several names once.
         parts: Bytes by the folder that holds them, the largest first.
         checkpoint: Size of the largest checkpoint, in bytes.
+        trainings: Checkpoints that were written lately: so many trainings run.
     """
 
     total: int
     parts: tuple[tuple[Path, int], ...]
     checkpoint: int = 0
+    trainings: int = 0
 
     def largest(self, count: int = 4) -> str:
         """Return the largest parts in one line."""
@@ -51,7 +54,8 @@ def measure(folders: Sequence[Path]) -> Usage:
     """Add up what lies in the folders; what disappears meanwhile does not count."""
     by_folder: dict[Path, int] = {}
     seen: set[tuple[int, int]] = set()
-    checkpoint = 0
+    checkpoint = trainings = 0
+    lately = time.time() - _LATELY_S
     for folder in folders:
         for path, facts in _files(folder):
             if (facts.st_dev, facts.st_ino) in seen:
@@ -60,18 +64,21 @@ def measure(folders: Sequence[Path]) -> Usage:
             size = facts.st_blocks * 512
             parent = Path(os.path.dirname(path))
             by_folder[parent] = by_folder.get(parent, 0) + size
-            if os.path.basename(path) in _CHECKPOINTS:
+            name = os.path.basename(path)
+            if name in _CHECKPOINTS:
                 checkpoint = max(checkpoint, size)
+                trainings += name == "last.pt" and facts.st_mtime > lately
     parts = sorted(by_folder.items(), key=lambda item: -item[1])
-    return Usage(sum(by_folder.values()), tuple(parts), checkpoint)
+    return Usage(sum(by_folder.values()), tuple(parts), checkpoint, trainings)
 
 
 @dataclass
 class DiskGuard:
     """Watches over the disk that a run takes.
 
-    Others write all the time, so it acts before the limit is reached: there has to be room for the largest checkpoint
-    twice over (a stop writes one more beside each that is there), and for what was written between the last looks.
+    Others write all the time, so it acts before the limit is reached: there has to be room for a checkpoint of each
+    training that runs (a stop writes one beside what is there) and for one that is half written, and for three times
+    what was written between the last two looks.
 
     Attributes:
         limit: Most bytes that ``folders`` may take.
@@ -128,7 +135,7 @@ class DiskGuard:
 
     def _room(self, usage: Usage) -> int:
         """Bytes that must stay free below the limit."""
-        return max(2 * usage.checkpoint, 3 * self._growth, self.limit // 20)
+        return max((usage.trainings + 1) * usage.checkpoint, 3 * self._growth, self.limit // 20)
 
     def _free_on_disk(self) -> int:
         with contextlib.suppress(OSError, StopIteration):

@@ -166,7 +166,7 @@ def test_never_above_the_limit_while_others_write(tmp_path: Path) -> None:
     finally:
         over.set()
         sampler.join()
-    assert limit / 2 < max(sampled) <= limit
+    assert limit / 5 < max(sampled) <= limit  # the more is written between two looks, the earlier it ends
     assert all(path.exists() for path in written)
     assert (run.folder / "work" / "t0" / "last.pt").exists()
 
