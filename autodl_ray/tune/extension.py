@@ -1,4 +1,4 @@
-"""More epochs of a finished training: its checkpoint is kept with the artifact, and the journal says that it goes on."""
+"""More epochs of a finished training: its checkpoint is kept with the artifact, and the journal says how far to go."""
 
 from __future__ import annotations
 
