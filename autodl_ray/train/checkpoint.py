@@ -17,7 +17,7 @@ from torch import nn
 from autodl_ray.errors import StoreError
 from autodl_ray.train.kept import BEST, BestWeights, Kept
 
-__all__ = ["BEST", "LAST", "PREVIOUS", "Checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["BEST", "LAST", "PREVIOUS", "Checkpoints", "load_checkpoint"]
 
 LAST, PREVIOUS = "last.pt", "last.prev.pt"
 
@@ -96,11 +96,6 @@ class Checkpoints:
             self.best.add(model, rank, epoch)
         except (OSError, SafetensorError) as error:
             raise _unwritten("The weights of the best epoch", self.folder, error) from error
-
-
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write the state without a word on best weights; see :meth:`Checkpoints.save`."""
-    _write(folder, state)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
