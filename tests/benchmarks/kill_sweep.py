@@ -24,7 +24,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {"scheduler": "asha_promotion", "max_concurrent_trials": 1}
-_LIFE_S = 120.0
+_LIFE_S = 600.0
 _AT_MOST_LINES = 12
 
 
