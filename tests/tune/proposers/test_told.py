@@ -118,10 +118,10 @@ class TestBayes:
         history = [trial(0, "finished", 0.9, 0.5), trial(1, "finished", 0.8, 0.6), trial(2, "finished", 0.7, 0.65)]
         assert [t.value for t in targets_of(history, "min")] == [-0.5, -0.6, -0.65]
 
-    def test_no_more_than_200_are_told_and_the_best_is_among_them(self) -> None:
+    def test_no_more_than_128_are_told_and_the_best_is_among_them(self) -> None:
         history = [trial(n, "finished", 1.0 if n == 7 else n / 10_000) for n in range(500)]
         told = BayesProposer(SearchContext({"lr": Float(low=1e-5, high=1.0)}, "max", 0, 1)).told(history)
-        assert len(told) == 200
+        assert len(told) == 128
         assert 7 in [t.number for t in told]
 
     def test_a_batch_without_results_is_spread(self) -> None:

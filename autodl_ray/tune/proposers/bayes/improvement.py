@@ -17,7 +17,7 @@ __all__ = ["LogImprovement", "log_improvement"]
 Array = NDArray[np.float64]
 
 _ROUNDS = 4
-_LITTLE = math.log(0.001)
+_LITTLE = math.log(0.01)
 _MARGIN = 0.1
 
 
@@ -30,7 +30,7 @@ class LogImprovement(AcquisitionFunction):
     The search looks at settings only: many drawn ones and some near the best known, then from the best of these a
     quasi-Newton search over the numbers in turn with steps to the neighbouring whole numbers and the other choices.
 
-    Where little is to be gained any more (less than 0.1 % of the spread of all values), every second suggestion asks
+    Where little is to be gained any more (less than 1 % of the spread of all values), every second suggestion asks
     for an improvement of 10 % of that spread: polishing the best known place alone never leaves a local optimum.
 
     Args:
@@ -40,7 +40,7 @@ class LogImprovement(AcquisitionFunction):
         explore: Whether this suggestion asks for more where little is to be gained.
         known: The encoded settings that were tried, as bytes: they are not suggested again.
         num_draws: Settings that are looked at first.
-        num_starts: So many parts of these of which the best is improved.
+        num_starts: The best of these that are improved.
 
     Attributes:
         chosen: (F,) coordinates of what :meth:`suggest` found.
@@ -54,7 +54,7 @@ class LogImprovement(AcquisitionFunction):
         leaders: Array,
         known: frozenset[bytes],
         explore: bool = False,
-        num_draws: int = 1200,
+        num_draws: int = 1500,
         num_starts: int = 6,
     ) -> None:
         super().__init__()
@@ -111,17 +111,9 @@ class LogImprovement(AcquisitionFunction):
     def _best(self, posterior: Posterior, rows: Array) -> tuple[Array, float]:
         """Return the best setting found from these, and its score."""
         scores = self._scores(posterior, rows)
-        improved = [self._improved(posterior, rows[i], float(scores[i])) for i in self._starts(scores)]
+        order = np.argsort(-scores, kind="stable")[: self._num_starts]
+        improved = [self._improved(posterior, rows[i], float(scores[i])) for i in order]
         return max(improved, key=lambda pair: pair[1])
-
-    def _starts(self, scores: Array) -> list[int]:
-        """Return where to climb from: the two best of all, and the best of each of some parts of the drawn settings.
-
-        The best of all lie beside each other, near the best known setting; only the others lead elsewhere.
-        """
-        parts = np.array_split(np.arange(self._num_draws), self._num_starts)
-        best = [int(part[scores[part].argmax()]) for part in parts]
-        return list(dict.fromkeys([*(int(i) for i in np.argsort(-scores, kind="stable")[:2]), *best]))
 
     def _candidates(self, random: Any) -> Array:
         """Return drawn settings, and the leaders with some of their fields moved a little or drawn anew."""

@@ -23,7 +23,7 @@ __all__ = ["BayesProposer"]
 
 Array = NDArray[np.float64]
 
-_MOST_TOLD = 200
+_MOST_TOLD = 128
 _NUM_LEADERS = 3
 
 
@@ -34,7 +34,7 @@ class BayesProposer:
     (:class:`autodl_ray.tune.space.Encoding`) and by an acquisition that looks at settings only
     (:class:`LogImprovement`); the kernel has one length scale a field, with priors (:class:`FieldMatern`). The first
     trials are points of a scrambled Sobol' sequence. What is told of trials that were cut short, failed, or are
-    running: see :mod:`autodl_ray.tune.proposers.bayes.targets`. Beyond 200 trials the best and the newest are told, so
+    running: see :mod:`autodl_ray.tune.proposers.bayes.targets`. Beyond 128 trials the best and the newest are told, so
     that a proposal does not cost more as the sweep grows.
     """
 
