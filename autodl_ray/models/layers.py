@@ -46,7 +46,7 @@ def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 class SmallResNet(nn.Module):
-    """A residual network of seven or ten convolutions, in the manner of ResNet-9 (Page, How to Train Your ResNet, 2018).
+    """A residual network of seven or ten convolutions, after ResNet-9 (Page, How to Train Your ResNet, 2018).
 
     The resolution is halved by a maximum before the norm instead of after it: the norm and the activation, which take
     more time than the convolution on a processor with matrix instructions, then see a quarter of the values (bf16,
