@@ -174,7 +174,8 @@ class Stepper:
                 return failed
             self.notes.append(self.micro.halve(len(targets), failed))
             if self.peers.world_size > 1:
-                raise failed  # the others wait in the averaging; all begin anew with smaller micro-batches
+                # The others wait in the averaging; all begin anew with smaller micro-batches.
+                raise MemoryError(f"{type(failed).__name__}: {failed}") from failed
 
     def _tried(self, pictures: ImageArray, targets: Targets, vote: StepVote, seed: int) -> float | BaseException:
         """Return the loss of a batch, or why memory ran out; then nothing was changed."""
