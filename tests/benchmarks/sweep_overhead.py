@@ -67,7 +67,9 @@ def ours(folder: Path, trials: int, search: str) -> dict[str, object]:
             "weight_decay": Float(low=DECAY_LOW, high=DECAY_HIGH, log=True),
         },
     )
-    sweep = tune.run(TuneSpec(search=search, scheduler="asha", num_samples=trials), inputs, key="sweep", context=context)
+    sweep = tune.run(
+        TuneSpec(search=search, scheduler="asha", num_samples=trials), inputs, key="sweep", context=context
+    )
     marks["sweep"] = time.time()
     del source, inputs
     after = ray.available_resources()
