@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -358,7 +357,7 @@ class _Run:
             batch_size=2 * config.batch_size, rank=self.peers.rank, world_size=self.peers.world_size
         )
         validation = validate(
-            self._delivered(),
+            self.stepper.delivered(),
             batches,
             preprocess=config.preprocess,
             precision=stepper.precision or "32",
@@ -370,18 +369,10 @@ class _Run:
         stepper.thaw.keep_still()
         return validation
 
-    def _delivered(self) -> Classifier:
-        """The model that is validated and saved: with the averaged weights when they are averaged."""
-        if self.stepper.average is None:
-            return self.stepper.model
-        model = copy.deepcopy(self.stepper.model)
-        model.load_state_dict(self.stepper.average.state)
-        return model
-
     def _keep_best(self, row: dict[str, Any]) -> None:
         counts, rank, epoch = self.state.counts, rank_of(row, self.config.metric), int(row["epoch"])
         if self.peers.rank == 0 and self.checkpoints.wants(rank=rank, epoch=epoch):
-            self.checkpoints.keep_best(self._delivered(), rank=rank, epoch=epoch)
+            self.checkpoints.keep_best(self.stepper.delivered(), rank=rank, epoch=epoch)
         if counts.best is None or rank > counts.best:
             counts.best, counts.best_epoch = rank, epoch
 

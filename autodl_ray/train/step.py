@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,14 @@ class Stepper:
     def lr_by_group(self) -> dict[str, float]:
         """Return the learning rate of each group of parameters, as it is now."""
         return lr_by_group(self.optimizer)
+
+    def delivered(self) -> Classifier:
+        """Return the model that is validated and saved: with the averaged weights when they are averaged."""
+        if self.average is None:
+            return self.model
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.average.state)
+        return model
 
     # -- from and into a checkpoint
 
