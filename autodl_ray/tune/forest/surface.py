@@ -10,12 +10,14 @@ The covariance of two reports is, after Swersky et al., "Freeze-Thaw Bayesian Op
     own     · Ko(t, t') if x is x'    what is peculiar to one trial
     trust   · <m(x,t), m(x',t')> / S  what S earlier sweeps say, each with a weight that is learned
 
-with Matérn 5/2 for Kx (one length a column), and exponential kernels over the logarithm of the epoch.
+with Matérn 5/2 for Kx (one length a column), and Matérn 3/2 over the logarithm of the epoch for the others: curves are
+smooth, so that a trend goes on for a while.
 The mean is that of the earlier sweeps (0 without any).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -186,7 +188,8 @@ def _likelihood(theta: Array, values: Array, pairs: _Pairs) -> tuple[float, Arra
     s = np.sqrt(5 * (inverse_squares @ pairs.squares)).reshape(n, n)
     decay = np.exp(-s)
     kx = (1 + s + s * s / 3) * decay
-    kt, ko = np.exp(-pairs.gaps / scale), np.exp(-pairs.gaps / own_scale) * pairs.same
+    rt, ro = math.sqrt(3) * pairs.gaps / scale, math.sqrt(3) * pairs.gaps / own_scale
+    kt, ko = (1 + rt) * np.exp(-rt), (1 + ro) * np.exp(-ro) * pairs.same
     outer = place + shape * kt
     covariance = _LEVEL + rise * kt + kx * outer + own * ko + trust * pairs.told
     covariance[np.diag_indices(n)] += noise + _JITTER
@@ -203,8 +206,8 @@ def _likelihood(theta: Array, values: Array, pairs: _Pairs) -> tuple[float, Arra
         place * (w * kx).sum(),
         shape * (wt * kx).sum(),
         own * wo.sum(),
-        ((rise + shape * kx) * wt * pairs.gaps).sum() / scale,
-        own * (wo * pairs.gaps).sum() / own_scale,
+        ((rise + shape * kx) * w * rt * rt * np.exp(-rt)).sum(),
+        own * (w * pairs.same * ro * ro * np.exp(-ro)).sum(),
         trust * (w * pairs.told).sum(),
         noise * np.trace(w),
     )
@@ -219,14 +222,20 @@ def _covariance(theta: Array, one: Points, other: Points) -> Array:
     s = np.sqrt(5 * squared)
     kx = (1 + s + s * s / 3) * np.exp(-s)
     gaps = np.abs(one.t[:, None] - other.t[None, :])
-    kt = np.exp(-gaps / scale)
+    kt = _matern(gaps / scale)
     result = _LEVEL + rise * kt + kx * (place + shape * kt)
     same = one.owner[:, None] == other.owner[None, :]
     if same.any():
-        result = result + own * np.exp(-gaps / own_scale) * same
+        result = result + own * _matern(gaps / own_scale) * same
     if one.told.shape[1]:
         result = result + trust * _products(one.told, other.told)
     return np.asarray(result)
+
+
+def _matern(distance: Array) -> Array:
+    """Matérn 3/2: curves are smooth, so that a trend goes on for a while."""
+    r = math.sqrt(3) * distance
+    return np.asarray((1 + r) * np.exp(-r))
 
 
 def _products(one: Array, other: Array) -> Array:
