@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 _MOST_TOLD = 128
 _NUM_LEADERS = 3
+_JITTER = 1e-10
 
 
 class BayesProposer:
@@ -87,7 +88,7 @@ class BayesProposer:
         """Return the package's optimizer with our kernel, and with everything registered."""
         from bayes_opt import BayesianOptimization
 
-        from autodl_ray.tune.proposers.bayes.fit import most_plausible
+        from autodl_ray.tune.proposers.bayes.fit import Plausibility, most_plausible
         from autodl_ray.tune.proposers.bayes.kernel import FieldMatern
 
         optimizer = BayesianOptimization(
@@ -98,13 +99,14 @@ class BayesProposer:
             verbose=0,
         )
         fields = len(self._cube.names)
+        plausibility = Plausibility(data, self._cube.groups, _JITTER)
         optimizer.set_gp_params(
             kernel=FieldMatern(tuple(self._cube.groups), (0.5,) * fields),
-            alpha=data.variances + 1e-10,
+            alpha=data.variances + _JITTER,
             normalize_y=False,
             n_restarts_optimizer=0,
-            optimizer=most_plausible,
+            optimizer=lambda _likelihood, _initial, bounds: most_plausible(plausibility, bounds),
         )
         for point, value in zip(data.points, data.values, strict=True):
-            optimizer.register(point, float(value))
+            optimizer.space.register(point, float(value))  # the optimizer's own writes all targets into a log each time
         return optimizer

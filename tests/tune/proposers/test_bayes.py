@@ -1,0 +1,49 @@
+"""The Gaussian process of ``bayes``: its likelihood, its fit and what it registers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autodl_ray.tune.proposers.bayes.data import Data
+from autodl_ray.tune.proposers.bayes.fit import Plausibility, most_plausible
+from autodl_ray.tune.proposers.bayes.kernel import BOUNDS, FieldMatern
+
+GROUPS = np.array([0, 1, 1, 2])
+
+
+def data(count: int = 30) -> Data:
+    generator = np.random.default_rng(3)
+    points = generator.random((count, 4))
+    values = np.sin(6 * points[:, 0]) + points[:, 3] + 0.01 * generator.standard_normal(count)
+    return Data(points, points, (values - values.mean()) / values.std(), 0.1 * generator.random(count))
+
+
+def test_the_likelihood_and_its_gradient_are_those_of_scikit_learn() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    found, kernel = data(), FieldMatern(tuple(GROUPS), (0.3, 0.5, 0.9), 1e-3, 1.2)
+    theirs = GaussianProcessRegressor(kernel, alpha=found.variances + 1e-6, optimizer=None)
+    theirs.fit(found.points, found.values)
+    value, slope = theirs.log_marginal_likelihood(kernel.theta, eval_gradient=True)
+    ours, our_slope = Plausibility(found, GROUPS, 1e-6).likelihood(kernel.theta)
+    assert ours == pytest.approx(value)
+    assert our_slope == pytest.approx(slope)
+
+
+def test_the_fit_tells_the_fields_that_matter_from_the_others() -> None:
+    found = data()
+    bounds = np.log([BOUNDS["length_scale"]] * 3 + [BOUNDS["noise"], BOUNDS["variance"]])
+    plausibility = Plausibility(found, GROUPS, 1e-10)
+    theta, negative = most_plausible(plausibility, bounds)
+    value, slope = plausibility(theta)
+    assert value == pytest.approx(-negative)
+    assert np.abs(slope).max() < 0.05
+    assert theta[0] < theta[1]  # the sine bends; the second field is not in the values
+
+
+def test_a_singular_matrix_is_implausible_and_no_error() -> None:
+    points = np.zeros((2, 4))
+    twice = Data(points, points, np.array([1.0, -1.0]), np.zeros(2))
+    theta = np.array([0.0, 0.0, 0.0, -800.0, 0.0])
+    assert Plausibility(twice, GROUPS, 0.0)(theta)[0] == -np.inf
