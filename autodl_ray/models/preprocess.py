@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from autodl_ray.images import Geometry, ImageArray, Preprocess, fit_geometry, fit_image
 
-__all__ = ["normalize", "preprocess_tensor", "preprocess_uint8"]
+__all__ = ["normal_factors", "normalize", "normalize_by", "preprocess_tensor", "preprocess_uint8"]
 
 
 def preprocess_tensor(image: ImageArray, preprocess: Preprocess) -> npt.NDArray[np.float32]:
@@ -61,9 +61,19 @@ def preprocess_uint8(image: ImageArray, preprocess: Preprocess) -> ImageArray:
 
 def normalize(images: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
     """Turn (N, S, S, 3) uint8 into (N, 3, S, S) float32, normalised, in channels-last memory, on its own device."""
-    # One multiplication and one subtraction, x / (255 std) - mean / std, whose factors are worked out without torch:
-    # this is called in every step.
+    return normalize_by(images, normal_factors(preprocess, images.device))
+
+
+def normal_factors(preprocess: Preprocess, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what :func:`normalize_by` takes for many batches: two tensors (1, 3, 1, 1) float32."""
+    # One multiplication and one subtraction, x / (255 std) - mean / std.
     factors = [1 / (255 * std) for std in preprocess.std]
     shifts = [mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
-    scale, shift = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (factors, shifts))
+    scale, shift = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (factors, shifts))
+    return scale, shift
+
+
+def normalize_by(images: torch.Tensor, factors: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Do what :func:`normalize` does, with factors that were worked out before."""
+    scale, shift = factors
     return images.permute(0, 3, 1, 2).float().mul_(scale).sub_(shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from autodl_ray.augment.mixing import BatchMixer, mix_images, mix_labels
 from autodl_ray.images import ImageArray
-from autodl_ray.models.preprocess import normalize
+from autodl_ray.models.preprocess import normal_factors, normalize_by
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.source import BatchLike
 
@@ -30,6 +31,14 @@ class StepInputs:
     config: FitConfig
     device: torch.device
 
+    @functools.cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        return normal_factors(self.config.preprocess, self.device)
+
+    @functools.cached_property
+    def _mixer(self) -> BatchMixer:
+        return BatchMixer(mixup=self.config.mixup, cutmix=self.config.cutmix, seed=self.config.seed)
+
     def make(self, batch: BatchLike, *, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Return the pictures and the targets of a step.
 
@@ -47,7 +56,7 @@ class StepInputs:
         self, pictures: ImageArray, targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
     ) -> tuple[Tensor, Tensor]:
         """Bring what :meth:`mixed` made, or a part of it, to the device; as :meth:`make` returns it."""
-        images = normalize(torch.from_numpy(pictures).to(self.device), self.config.preprocess)
+        images = normalize_by(torch.from_numpy(pictures).to(self.device), self._factors)
         return images, torch.from_numpy(targets).to(self.device)
 
     def mixed(
@@ -55,7 +64,7 @@ class StepInputs:
     ) -> tuple[ImageArray, npt.NDArray[np.int64] | npt.NDArray[np.float32]]:
         """Return what the network sees as pictures: (B, S, S, 3) uint8, and (B,) int64 or (B, C) float32 labels."""
         config = self.config
-        mixer = BatchMixer(mixup=config.mixup, cutmix=config.cutmix, seed=config.seed)
+        mixer = self._mixer
         if not mixer.is_on:
             return batch.images, batch.labels
         mix = mixer.draw(len(batch.images), size=batch.images.shape[1], epoch=epoch, step=step)

@@ -83,7 +83,7 @@ def classification_loss(
             probability (Lin et al., Focal Loss for Dense Object Detection, 2017); 0: cross-entropy.
     """
     if class_weights is None and gamma == 0:
-        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum") / len(logits)
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     wanted = F.one_hot(targets, logits.shape[1]).to(logits.dtype) if targets.ndim == 1 else targets
     if class_weights is not None:
         wanted = wanted * class_weights

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autodl_ray.models.classifier import Classifier
 from autodl_ray.train.config import FitConfig
+from autodl_ray.train.fused import FusedAdamW, FusedOptimizer, FusedSGD
 from autodl_ray.train.stages import backbone_stages
 
 __all__ = ["MovingAverage", "build_optimizer", "lr_by_group", "param_groups", "set_lr"]
 
 
-def param_groups(model: Classifier, config: FitConfig) -> list[dict[str, object]]:
+def param_groups(model: Classifier, config: FitConfig) -> list[dict[str, Any]]:
     """Divide the parameters into backbone and head, each with and without weight decay.
 
     Vectors (the scales and shifts of norms, biases) do not decay. Each group has its peak rate in ``peak_lr``, and
     its ``name``: ``backbone`` (with ``layer_decay`` below 1 its stages, ``stage 0`` being the input's) and ``head``.
     """
-    groups: list[dict[str, object]] = []
+    groups: list[dict[str, Any]] = []
     for name, modules, lr in _parts(model, config):
         for decays in (True, False):
             params = [p for m in modules for p in m.parameters() if p.requires_grad and (p.ndim > 1) == decays]
@@ -41,22 +43,19 @@ def _parts(model: Classifier, config: FitConfig) -> Iterator[tuple[str, tuple[nn
     yield "head", (model.head,), config.lr * config.head_lr_factor
 
 
-def build_optimizer(model: Classifier, config: FitConfig) -> torch.optim.Optimizer:
-    """Make the optimizer; the fused implementation takes one call for all tensors."""
+def build_optimizer(model: Classifier, config: FitConfig) -> FusedOptimizer:
+    """Make the optimizer over the groups of :func:`param_groups`."""
     groups = param_groups(model, config)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    momentum = config.momentum
-    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    return FusedAdamW(groups) if config.optimizer == "adamw" else FusedSGD(groups, momentum=config.momentum)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_lr(optimizer: FusedOptimizer, factor: float) -> None:
     """Set every group to ``factor`` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
 
 
-def lr_by_group(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def lr_by_group(optimizer: FusedOptimizer) -> dict[str, float]:
     """Return the learning rate that each name has now."""
     return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
 

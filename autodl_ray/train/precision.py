@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,12 +56,10 @@ class PrecisionChoice:
         return f"precision {self.precision}: a step of {self.samples} pictures took {timed}"
 
 
-@contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Run the block in bf16 or fp16 where that is safe, or in float32."""
     dtype = _DTYPES.get(precision)
-    with nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype):
-        yield
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def precisions_of(device: torch.device) -> tuple[Precision, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autodl_ray.errors import StageError
+from autodl_ray.train.fused import FusedOptimizer
 
 __all__ = ["GradientScaler", "NoScaler", "Scaler", "make_scaler"]
 
@@ -25,11 +26,11 @@ class Scaler(Protocol):
         """Return the loss that is differentiated."""
         ...
 
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+    def unscale(self, optimizer: FusedOptimizer) -> None:
         """Divide the gradients, once a step, before they are measured or clipped."""
         ...
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+    def step(self, optimizer: FusedOptimizer) -> bool:
         """Step unless a gradient is not finite; return whether it did."""
         ...
 
@@ -51,10 +52,10 @@ class NoScaler:
         """Return it as it is."""
         return loss
 
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+    def unscale(self, optimizer: FusedOptimizer) -> None:
         """Do nothing."""
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+    def step(self, optimizer: FusedOptimizer) -> bool:
         """Step."""
         optimizer.step()
         return True
@@ -88,18 +89,18 @@ class GradientScaler:
         """Multiply the loss."""
         return self._scaler.scale(loss)
 
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+    def unscale(self, optimizer: FusedOptimizer) -> None:
         """Divide the gradients and look for what is not finite."""
-        self._scaler.unscale_(optimizer)
+        self._scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it asks for the groups alone
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+    def step(self, optimizer: FusedOptimizer) -> bool:
         """Step, or skip and lower the scale.
 
         Raises:
             StageError: Too many steps were skipped in a row.
         """
         before = self._scaler.get_scale()
-        self._scaler.step(optimizer)
+        self._scaler.step(optimizer)  # type: ignore[arg-type]
         self._scaler.update()
         self.scale_now = self._scaler.get_scale()
         self._skipped = self._skipped + 1 if self.scale_now < before else 0

@@ -28,7 +28,7 @@ from autodl_ray.train.scaling import make_scaler
 from autodl_ray.train.slices import Slices
 from autodl_ray.train.source import BatchLike
 from autodl_ray.train.stages import Thaw, backbone_stages
-from autodl_ray.train.telemetry import WeightWatch, gradient_norm
+from autodl_ray.train.telemetry import WeightWatch, clip_gradients, gradient_norm
 
 __all__ = ["Place", "StepOutcome", "Stepper"]
 
@@ -231,21 +231,21 @@ class Stepper:
     def _update(self, loss: float, samples: int, *, watch: bool) -> StepOutcome:
         clip = self.config.grad_clip
         self.scaler.unscale(self.optimizer)
-        norm: float | Tensor | None = None
+        norm: float | None = None
         if clip > 0:
-            norm = nn.utils.clip_grad_norm_(self.trained, clip, foreach=True)
+            norm = clip_gradients(self.trained, clip)
         elif watch:
             norm = gradient_norm(self.trained)
         weights = WeightWatch(self.trained) if watch else None
         applied = self.scaler.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.average is not None and applied:
             self.average.update(self.model)
         weight_norm, ratio = weights.after() if weights is not None else (None, None)
         return StepOutcome(
             loss,
             skipped=not applied,
-            grad_norm=float(norm) if norm is not None and (watch or self.device.type == "cpu") else None,
+            grad_norm=norm,
             weight_norm=weight_norm,
             update_ratio=ratio,
             accuracy=None if self._right is None else self._right / samples,
@@ -299,7 +299,7 @@ class Stepper:
         """Take back what a backward or forward pass left behind."""
         if self.slices is not None:
             self.slices.forget()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.undo.restore()
         self._right = None if self._right is None else 0
         if self.device.type == "cuda":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["WeightWatch", "gradient_norm"]
+__all__ = ["WeightWatch", "clip_gradients", "gradient_norm"]
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
@@ -17,6 +17,25 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
     ``nn.utils.clip_grad_norm_`` returns the same number; this is for trainings that clip nothing.
     """
     return _norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
+    """Scale all gradients down where their norm together is above ``most``; return what it was.
+
+    The numbers are those of ``nn.utils.clip_grad_norm_``, which multiplies by 1 where nothing is to be clipped, in
+    every step.
+    """
+    import torch
+
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
+    with torch.no_grad():
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm = float(total)
+        if not norm < 0.999 * most:  # not a number included
+            torch._foreach_mul_(gradients, (most / (total + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 class WeightWatch:
