@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autodl_ray.tune.proposers.bayes.data import Data
-from autodl_ray.tune.proposers.bayes.fit import Plausibility, most_plausible
+from autodl_ray.tune.proposers.bayes.fit import Plausibility, drawn, most_plausible
 from autodl_ray.tune.proposers.bayes.kernel import BOUNDS, FieldMatern
 
 GROUPS = np.array([0, 1, 1, 2])
@@ -47,3 +47,17 @@ def test_a_singular_matrix_is_implausible_and_no_error() -> None:
     twice = Data(points, points, np.array([1.0, -1.0]), np.zeros(2))
     theta = np.array([0.0, 0.0, 0.0, -800.0, 0.0])
     assert Plausibility(twice, GROUPS, 0.0)(theta)[0] == -np.inf
+
+
+def test_draws_are_plausible_differ_and_are_decided_by_the_seed() -> None:
+    bounds = np.log([BOUNDS["length_scale"]] * 3 + [BOUNDS["noise"], BOUNDS["variance"]])
+    plausibility = Plausibility(data(), GROUPS, 1e-10)
+    best, negative = most_plausible(plausibility, bounds)
+    draws = [drawn(plausibility, bounds, seed) for seed in (0, 0, *range(1, 12))]
+    assert (draws[0][0] == draws[1][0]).all()
+    assert np.array([theta for theta, _ in draws]).std(axis=0).min() > 0.05
+    for theta, value in draws:
+        assert value == pytest.approx(-plausibility(theta)[0])
+        assert negative - 1e-6 <= value < negative + 20
+        assert ((theta >= bounds[:, 0]) & (theta <= bounds[:, 1])).all()
+    assert best[0] < np.median([theta[1] for theta, _ in draws])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from autodl_ray.tune.proposers.bayes.data import Data
 from autodl_ray.tune.proposers.bayes.kernel import matern
 
-__all__ = ["Plausibility", "log_prior", "most_plausible"]
+__all__ = ["Plausibility", "drawn", "log_prior", "most_plausible"]
 
 Array = NDArray[np.float64]
 
@@ -18,6 +20,9 @@ _SPREAD = 1.0
 _SHIFTS = (0.0, -1.2, 1.2)
 _FIRST_STEPS = 8
 _STEPS = 60
+_WALK = 80
+_REACH = 0.25
+_NOISE_REACH = 1.0
 
 
 def log_prior(theta: Array) -> tuple[float, Array]:
@@ -61,27 +66,46 @@ class Plausibility:
         prior, prior_slope = log_prior(theta)
         return likelihood + prior, slope + prior_slope
 
+    def value(self, theta: Array) -> float:
+        """Return the value only, in a third of the time."""
+        _, _, root = self._factored(theta)
+        return -np.inf if root is None else self._likelihood(root, self._solved(root)) + log_prior(theta)[0]
+
     def likelihood(self, theta: Array) -> tuple[float, Array]:
         """Return the log marginal likelihood and its gradient."""
-        from scipy.linalg.lapack import dpotrf, dpotri
+        from scipy.linalg.lapack import dpotri
+
+        shape, slopes, root = self._factored(theta)
+        if root is None:
+            return -np.inf, np.zeros_like(theta)
+        solved = self._solved(root)
+        lower, _ = dpotri(root, lower=1)
+        pull = np.outer(solved, solved) - (lower + np.tril(lower, -1).T)  # of a covariance on twice the likelihood
+        weights, noise, variance = np.exp(-2.0 * theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1]))
+        by_field = -variance * weights * (self._parts @ (pull * slopes).ravel())
+        others = [0.5 * noise * np.trace(pull), 0.5 * variance * (pull * shape).sum()]
+        return self._likelihood(root, solved), np.concatenate([by_field, others])
+
+    def _factored(self, theta: Array) -> tuple[Array, Array, Array | None]:
+        """Return the correlations, their slopes, and the root of the covariances; no root where there is none."""
+        from scipy.linalg.lapack import dpotrf
 
         count = len(self._values)
-        weights, noise, variance = np.exp(-2.0 * theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1]))
-        shape, slopes = matern((weights @ self._parts).reshape(count, count))
-        covariances = variance * shape
-        covariances[np.diag_indices(count)] += noise + self._diagonal
+        shape, slopes = matern((np.exp(-2.0 * theta[:-2]) @ self._parts).reshape(count, count))
+        covariances = float(np.exp(theta[-1])) * shape
+        covariances[np.diag_indices(count)] += float(np.exp(theta[-2])) + self._diagonal
         root, failed = dpotrf(covariances, lower=1, clean=1)
-        if failed:
-            return -np.inf, np.zeros_like(theta)
-        lower, _ = dpotri(root, lower=1)
-        inverse = lower + np.tril(lower, -1).T
-        solved = inverse @ self._values
-        value = -0.5 * float(self._values @ solved) - float(np.log(np.diagonal(root)).sum())
-        pull = np.outer(solved, solved) - inverse  # of each covariance on twice the likelihood
-        by_field = -variance * weights * (self._parts @ (pull * slopes).ravel())
-        return value - 0.5 * count * np.log(2 * np.pi), np.concatenate(
-            [by_field, [0.5 * noise * np.trace(pull), 0.5 * variance * (pull * shape).sum()]]
-        )
+        return shape, slopes, None if failed else root
+
+    def _solved(self, root: Array) -> Array:
+        from scipy.linalg.lapack import dpotrs
+
+        solved: Array = dpotrs(root, self._values, lower=1)[0]
+        return solved
+
+    def _likelihood(self, root: Array, solved: Array) -> float:
+        logarithms = float(np.log(np.diagonal(root)).sum())
+        return -0.5 * float(self._values @ solved) - logarithms - 0.5 * len(solved) * math.log(2 * math.pi)
 
 
 def most_plausible(plausibility: Plausibility, bounds: Array) -> tuple[Array, float]:
@@ -98,6 +122,35 @@ def most_plausible(plausibility: Plausibility, bounds: Array) -> tuple[Array, fl
     starts = [np.concatenate([middle[:-2] + shift, middle[-2:]]) for shift in _SHIFTS]
     first = [_climbed(plausibility, start, bounds, _FIRST_STEPS) for start in starts]
     return _climbed(plausibility, min(first, key=lambda pair: pair[1])[0], bounds, _STEPS)
+
+
+def drawn(plausibility: Plausibility, bounds: Array, seed: int) -> tuple[Array, float]:
+    """Draw one ``theta`` from its posterior: a random walk of Metropolis' from the most plausible one.
+
+    A few trials leave the length scales open. A search that takes the most plausible ones for true each time asks
+    again and again where these point to, and stays at the first good place it finds; draws lead it to other places, at
+    the price of one fit. Source: J. Snoek et al., Practical Bayesian
+    optimization of machine learning algorithms (2012), who average over many draws in each proposal.
+
+    Args:
+        plausibility: The posterior.
+        bounds: (F + 2, 2) of ``theta``.
+        seed: Of the walk.
+
+    Returns:
+        ``theta`` and its negative log posterior.
+    """
+    generator = np.random.default_rng(seed)
+    theta, negative = most_plausible(plausibility, bounds)
+    reach = np.array([_REACH] * (len(theta) - 2) + [_NOISE_REACH, _REACH])
+    for step in generator.standard_normal((_WALK, len(theta))) * reach:
+        luck, tried = generator.exponential(), theta + step
+        if (tried < bounds[:, 0]).any() or (tried > bounds[:, 1]).any():
+            continue
+        value = plausibility.value(tried)
+        if -value < negative + luck:
+            theta, negative = tried, -value
+    return theta, negative
 
 
 def _middle(fields: int) -> Array:

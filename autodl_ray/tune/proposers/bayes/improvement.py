@@ -17,8 +17,6 @@ __all__ = ["LogImprovement", "log_improvement"]
 Array = NDArray[np.float64]
 
 _ROUNDS = 4
-_LITTLE = math.log(0.01)
-_MARGIN = 0.1
 
 
 class LogImprovement(AcquisitionFunction):
@@ -30,14 +28,10 @@ class LogImprovement(AcquisitionFunction):
     The search looks at settings only: many drawn ones and some near the best known, then from the best of these a
     quasi-Newton search over the numbers in turn with steps to the neighbouring whole numbers and the other choices.
 
-    Where little is to be gained any more (less than 1 % of the spread of all values), every second suggestion asks
-    for an improvement of 10 % of that spread: polishing the best known place alone never leaves a local optimum.
-
     Args:
         cube: The ranges.
         pending: (M, F) coordinates of the settings that are being tried.
         leaders: (K, F) coordinates of the best known settings.
-        explore: Whether this suggestion asks for more where little is to be gained.
         known: The encoded settings that were tried, as bytes: they are not suggested again.
         num_draws: Settings that are looked at first.
         num_starts: The best of these that are improved.
@@ -53,7 +47,6 @@ class LogImprovement(AcquisitionFunction):
         pending: Array,
         leaders: Array,
         known: frozenset[bytes],
-        explore: bool = False,
         num_draws: int = 1500,
         num_starts: int = 6,
     ) -> None:
@@ -62,8 +55,6 @@ class LogImprovement(AcquisitionFunction):
         self._pending = pending
         self._leaders = leaders
         self._known = known
-        self._explore = explore
-        self._margin = 0.0
         self._num_draws = num_draws
         self._num_starts = num_starts
         self.chosen: Array = np.zeros(len(cube.names))
@@ -94,10 +85,7 @@ class LogImprovement(AcquisitionFunction):
         self._fit_gp(gp, target_space)
         posterior = Posterior(gp, self._cube.encode(self._pending))
         rows = self._candidates(random_state)
-        self.chosen, score = self._best(posterior, rows)
-        if self._explore and score < _LITTLE:
-            self._margin = _MARGIN
-            self.chosen, _ = self._best(posterior, rows)
+        self.chosen = self._best(posterior, rows)
         point: Array = self._cube.encode(self.chosen[None])[0]
         return point
 
@@ -108,12 +96,12 @@ class LogImprovement(AcquisitionFunction):
     def set_acquisition_params(self, params: dict[str, Any]) -> None:
         """There are none."""
 
-    def _best(self, posterior: Posterior, rows: Array) -> tuple[Array, float]:
-        """Return the best setting found from these, and its score."""
+    def _best(self, posterior: Posterior, rows: Array) -> Array:
+        """Return the best setting found from these, (F,)."""
         scores = self._scores(posterior, rows)
         order = np.argsort(-scores, kind="stable")[: self._num_starts]
         improved = [self._improved(posterior, rows[i], float(scores[i])) for i in order]
-        return max(improved, key=lambda pair: pair[1])
+        return max(improved, key=lambda pair: pair[1])[0]
 
     def _candidates(self, random: Any) -> Array:
         """Return drawn settings, and the leaders with some of their fields moved a little or drawn anew."""
@@ -131,7 +119,7 @@ class LogImprovement(AcquisitionFunction):
         points = self._cube.encode(rows)
         mean, std = posterior.predict(points)
         new = np.array([point.tobytes() not in self._known for point in points], dtype=bool)
-        return np.where(new, self.base_acq(mean, std, posterior.best + self._margin), -np.inf)
+        return np.where(new, self.base_acq(mean, std, posterior.best), -np.inf)
 
     def _improved(self, posterior: Posterior, row: Array, score: float) -> tuple[Array, float]:
         """Climb from one setting, by turns over the numbers and over neighbouring settings."""
@@ -159,7 +147,7 @@ class LogImprovement(AcquisitionFunction):
         def negative(values: Array) -> tuple[float, Array]:
             point[columns] = values
             mean, std, d_mean, d_std = posterior.gradient(point)
-            z = (mean - posterior.best - self._margin) / std
+            z = (mean - posterior.best) / std
             height, slope = log_improvement(np.array([z]))
             s = float(slope[0])
             d = (d_std * (1.0 - z * s) + d_mean * s) / std

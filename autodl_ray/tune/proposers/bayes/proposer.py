@@ -33,8 +33,9 @@ class BayesProposer:
 
     Whole numbers, logarithmic ranges, choices and conditions are handled by the encoding
     (:class:`autodl_ray.tune.space.Encoding`) and by an acquisition that looks at settings only
-    (:class:`LogImprovement`); the kernel has one length scale a field, with priors (:class:`FieldMatern`). The first
-    trials are points of a scrambled Sobol' sequence. What is told of trials that were cut short, failed, or are
+    (:class:`LogImprovement`); the kernel has one length scale a field, with priors (:class:`FieldMatern`). Every second
+    trial takes the most plausible length scales, the others draw them, which looks farther around. The first trials are
+    points of a scrambled Sobol' sequence. What is told of trials that were cut short, failed, or are
     running: see :mod:`autodl_ray.tune.proposers.bayes.targets`. Beyond 128 trials the best and the newest are told, so
     that a proposal does not cost more as the sweep grows.
     """
@@ -75,22 +76,22 @@ class BayesProposer:
             cube,
             pending=np.array([cube.place(p) for p in pending_of(history)]).reshape(-1, len(cube.names)),
             leaders=data.rows[order],
-            explore=number % 2 == 1,
             known=frozenset(cube.encode(np.array([cube.place(o.params)]))[0].tobytes() for o in history),
         )
         # a second thread of BLAS waits for the first beside busy trainings, and brings nothing at this size
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._optimizer(data, acquisition, seed_for(self._context.seed, "bayes", number)).suggest()
+            self._optimizer(data, acquisition, number).suggest()
         return cube.params(acquisition.chosen)
 
-    def _optimizer(self, data: Data, acquisition: Any, seed: int) -> BayesianOptimization:
+    def _optimizer(self, data: Data, acquisition: Any, number: int) -> BayesianOptimization:
         """Return the package's optimizer with our kernel, and with everything registered."""
         from bayes_opt import BayesianOptimization
 
-        from autodl_ray.tune.proposers.bayes.fit import Plausibility, most_plausible
+        from autodl_ray.tune.proposers.bayes.fit import Plausibility, drawn, most_plausible
         from autodl_ray.tune.proposers.bayes.kernel import FieldMatern
 
+        seed = seed_for(self._context.seed, "bayes", number)
         optimizer = BayesianOptimization(
             f=None,
             pbounds={name: (0.0, 1.0) for name in self._cube.encoding.names},
@@ -100,12 +101,16 @@ class BayesProposer:
         )
         fields = len(self._cube.names)
         plausibility = Plausibility(data, self._cube.groups, _JITTER)
+
+        def fitted(_likelihood: Any, _initial: Array, bounds: Array) -> tuple[Array, float]:
+            return drawn(plausibility, bounds, seed) if number % 2 else most_plausible(plausibility, bounds)
+
         optimizer.set_gp_params(
             kernel=FieldMatern(tuple(self._cube.groups), (0.5,) * fields),
             alpha=data.variances + _JITTER,
             normalize_y=False,
             n_restarts_optimizer=0,
-            optimizer=lambda _likelihood, _initial, bounds: most_plausible(plausibility, bounds),
+            optimizer=fitted,
         )
         for point, value in zip(data.points, data.values, strict=True):
             optimizer.space.register(point, float(value))  # the optimizer's own writes all targets into a log each time
