@@ -22,7 +22,7 @@ from autodl_ray.train.counts import EpochStats
 from autodl_ray.train.initial import initial_model
 from autodl_ray.train.memory import kept_memory
 from autodl_ray.train.peers import Alone, Peers, StepVote
-from autodl_ray.train.plan import Pace, lr_factor, plan_steps, steps_per_epoch
+from autodl_ray.train.plan import Pace, least_steps, lr_factor, plan_steps, steps_per_epoch
 from autodl_ray.train.precision import check_precision
 from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
 from autodl_ray.train.slices import sliced
@@ -226,17 +226,16 @@ class _Run:
         return ended
 
     def _plan(self) -> int:
-        if self.deadline is None or (step_s := self.pace.step_s()) is None:
-            late = self.deadline is not None and self.state.counts.step > 0 and time.time() >= self.deadline
-            return self.state.counts.step if late else self.wanted
-        return plan_steps(
-            time_left_s=self.deadline - time.time(),
-            step_s=step_s,
-            eval_s=self.pace.eval_s(),
-            epoch_steps=self.epoch_steps,
-            done=self.state.counts.step,
-            wanted=self.wanted,
-        )
+        if self.deadline is None:
+            return self.wanted
+        left, step_s, done = self.deadline - time.time(), self.pace.step_s(), self.state.counts.step
+        if step_s is None:
+            return done if done > 0 and left <= 0 else self.wanted
+        facts = {"epoch_steps": self.epoch_steps, "done": done, "wanted": self.wanted}
+        planned = plan_steps(time_left_s=left, step_s=step_s, eval_s=self.pace.eval_s(), **facts)
+        if self.pace.is_sure:
+            return planned
+        return max(planned, least_steps(time_left_s=left, step_s=step_s, **facts))
 
     def _step(self, batch: BatchLike, vote: StepVote, *, began: float, wait_s: float) -> None:
         config, counts, stepper = self.config, self.state.counts, self.stepper

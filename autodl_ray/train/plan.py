@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Pace", "extended_position", "lr_factor", "plan_steps", "steps_per_epoch"]
+__all__ = ["Pace", "extended_position", "least_steps", "lr_factor", "plan_steps", "steps_per_epoch"]
 
 _RESERVE_S = 1.0  # for writing the last checkpoint and returning
+_SURE_AFTER, _USUAL_AFTER = 5, 10  # steps
 
 
 def steps_per_epoch(num_train: int, batch_size: int) -> int:
@@ -57,6 +59,18 @@ def plan_steps(
         total += to_end_of_epoch
         left -= to_end_of_epoch * step_s + eval_s
     return total
+
+
+def least_steps(*, time_left_s: float, step_s: float, epoch_steps: int, done: int, wanted: int) -> int:
+    """Return the total that is not planned away while only a few steps were timed: those of the epoch under way.
+
+    On a busy machine the first steps may take a hundred times as long as the others, and a validation that is guessed
+    from them would fill the time that is left: the training would end after two steps. As soon as not even one more
+    step fits, it ends all the same. Arguments as in :func:`plan_steps`.
+    """
+    if time_left_s - _RESERVE_S < step_s:
+        return done
+    return min(wanted, (done // epoch_steps + 1) * epoch_steps)
 
 
 def _worth(steps: int, total: int, done: int, epoch_steps: int) -> int:
@@ -118,7 +132,13 @@ class Pace:
         if len(self.steps) < 2:
             return None
         usual = list(self.steps)[1:] if len(self.steps) < 20 else list(self.steps)
-        return sum(usual) / len(usual)
+        # Of few the median: one that was held up says little. Of more the mean: waiting for data comes in bursts.
+        return statistics.median(usual) if len(usual) < _USUAL_AFTER else sum(usual) / len(usual)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether enough steps were timed to end a training within an epoch because of them."""
+        return len(self.steps) > _SURE_AFTER
 
     def eval_s(self) -> float:
         """Seconds of a validation with its checkpoint."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -19,9 +20,11 @@ from autodl_ray.train.threads import torch_threads
 __all__ = [
     "Precision",
     "PrecisionChoice",
+    "PrecisionMemory",
     "autocast",
     "check_precision",
     "choose_precision",
+    "precision_memory",
     "precisions_of",
     "step_seconds",
 ]
@@ -100,7 +103,38 @@ def choose_precision(
         mean: Averages a number over the workers, so that all choose the same.
     """
     count = max(4, _FEW_PIXELS // (images.shape[-1] * images.shape[-2]))
-    images, labels = images[:count], labels[:count]
+    return _timed(model, images[:count], labels[:count], mean=mean)
+
+
+@dataclass
+class PrecisionMemory:
+    """What was chosen in this process, so that each trial of a sweep need not time it again."""
+
+    _known: dict[Hashable, PrecisionChoice] = field(default_factory=dict)
+
+    def choose(self, name: str, model: nn.Module, images: Tensor, labels: Tensor) -> PrecisionChoice:
+        """Do what :func:`choose_precision` does, once for the same network, and shape of the batch.
+
+        Args:
+            name: Of the network; together with its parameters, which of them learn, it says which network it is.
+            model: See there.
+            images: See there.
+            labels: See there.
+        """
+        shapes = tuple((tuple(p.shape), p.requires_grad) for p in model.parameters())
+        key = (name, shapes, tuple(images.shape), labels.ndim, str(images.device))
+        if key not in self._known:
+            self._known[key] = choose_precision(model, images, labels)
+        return self._known[key]
+
+
+@functools.lru_cache(maxsize=1)
+def precision_memory() -> PrecisionMemory:
+    """Return the memory of this process."""
+    return PrecisionMemory()
+
+
+def _timed(model: nn.Module, images: Tensor, labels: Tensor, *, mean: Callable[[float], float]) -> PrecisionChoice:
     device = images.device
     seconds: dict[Precision, float] = {}
     with torch_threads(1 if device.type == "cpu" else None):

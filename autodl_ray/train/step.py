@@ -23,7 +23,7 @@ from autodl_ray.train.losses import make_loss
 from autodl_ray.train.micro import MicroBatches, Undo, is_out_of_memory
 from autodl_ray.train.optim import MovingAverage, build_optimizer, lr_by_group, set_lr
 from autodl_ray.train.peers import Peers, StepVote
-from autodl_ray.train.precision import autocast, choose_precision
+from autodl_ray.train.precision import autocast, choose_precision, precision_memory
 from autodl_ray.train.scaling import make_scaler
 from autodl_ray.train.slices import Slices
 from autodl_ray.train.source import BatchLike
@@ -255,7 +255,10 @@ class Stepper:
 
     def _decide_precision(self, pictures: ImageArray, targets: Targets) -> None:
         images, wanted = self.inputs.tensors(pictures, targets)
-        choice = choose_precision(self.model, images, wanted, mean=self.peers.mean)
+        if self.peers.world_size == 1:
+            choice = precision_memory().choose(self.config.model, self.model, images, wanted)
+        else:  # all have to time it together, and one may have joined later
+            choice = choose_precision(self.model, images, wanted, mean=self.peers.mean)
         self.precision, self.scaler = choice.precision, make_scaler(choice.precision, self.device)
         self.notes.append(choice.note)
 

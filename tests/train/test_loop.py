@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ from autodl_ray.train.checkpoint import load_checkpoint
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.head import fit_head, save_head
 from autodl_ray.train.loop import fit
+from autodl_ray.train.plan import Pace
 from autodl_ray.train.result import FitResult
+from autodl_ray.train.step import Stepper
 from tests.train.sources import ArraySource, coloured, config_for, digits
 
 
@@ -161,6 +164,26 @@ def test_deadline_shortens_the_schedule(tmp_path: Path) -> None:
     assert 1 <= result.epochs < 10_000
     assert result.history[-1]["lr"] < 0.05 * 1e-2, "the learning rate was annealed to the end"
     assert result.history[-1]["accuracy"] > 0.9
+
+
+def test_slow_first_steps_do_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is busy when it begins: by its first steps, not even the validation would end in time."""
+    source, step = digits(), Stepper.step
+    slept: list[float] = []
+
+    def held_up(self: Stepper, *args: Any, **kwargs: Any) -> Any:
+        if len(slept) < 3:
+            slept.append(0.5)
+            time.sleep(slept[-1])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Stepper, "step", held_up)
+    config = config_for(source, epochs=2, batch_size=8)
+    pace = Pace(eval_guess_steps=0.25 * source.num_val / 8, steps=deque([0.5, 0.5]))
+    assert pace.eval_s() > 6  # more than is left by then
+    result = run(config, source, tmp_path, deadline=time.time() + 7)
+    assert len(slept) == 3
+    assert (result.status, result.epochs) == ("finished", 2)
 
 
 def test_deadline_in_the_past_returns_at_once(tmp_path: Path) -> None:

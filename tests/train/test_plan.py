@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodl_ray.train.plan import Pace, extended_position, lr_factor, plan_steps, steps_per_epoch
+from autodl_ray.train.plan import Pace, extended_position, least_steps, lr_factor, plan_steps, steps_per_epoch
 
 
 def test_all_wanted_epochs_when_there_is_time() -> None:
@@ -93,3 +93,24 @@ def test_pace_forgets_the_first_step_and_guesses_the_first_validation() -> None:
     assert pace.eval_s() == 3.0
     pace.evals.append(2.0)
     assert pace.eval_s() == 2.0
+
+
+def test_one_step_that_was_held_up_does_not_count_for_all_of_few() -> None:
+    pace = Pace(eval_guess_steps=3)
+    pace.steps.extend([37.0, 30.0, 0.3, 0.3, 0.3])
+    assert pace.step_s() == pytest.approx(0.3)
+    assert not pace.is_sure
+    pace.steps.append(0.3)
+    assert pace.is_sure
+    pace.steps.extend([1.3, 0.3] * 3)  # a batch that is waited for, now and then, counts from ten steps on
+    assert pace.step_s() == pytest.approx((30.0 + 0.3 * 4 + 3 * 1.6) / 11)
+
+
+def test_few_steps_do_not_end_a_training_within_its_epoch() -> None:
+    facts = {"epoch_steps": 50, "done": 2, "wanted": 500}
+    assert plan_steps(time_left_s=60, step_s=8.0, eval_s=80.0, **facts) == 2
+    assert least_steps(time_left_s=60, step_s=8.0, **facts) == 50
+    assert least_steps(time_left_s=60, step_s=8.0, epoch_steps=50, done=2, wanted=20) == 20
+    assert least_steps(time_left_s=60, step_s=8.0, epoch_steps=50, done=100, wanted=500) == 150  # resumed
+    assert least_steps(time_left_s=8.9, step_s=8.0, **facts) == 2  # not one more fits
+    assert least_steps(time_left_s=-1, step_s=0.1, **facts) == 2

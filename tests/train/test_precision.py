@@ -13,7 +13,13 @@ from autodl_ray.errors import ResourceError, StageError
 from autodl_ray.models.classifier import build
 from autodl_ray.train.loop import fit
 from autodl_ray.train.peers import Alone, StepVote
-from autodl_ray.train.precision import PrecisionChoice, check_precision, choose_precision, precisions_of
+from autodl_ray.train.precision import (
+    PrecisionChoice,
+    PrecisionMemory,
+    check_precision,
+    choose_precision,
+    precisions_of,
+)
 from autodl_ray.train.result import FitResult
 from autodl_ray.train.scaling import GradientScaler, make_scaler
 from autodl_ray.train.state import TrainState
@@ -58,6 +64,18 @@ def test_the_fastest_wins_and_small_steps_are_not_compared() -> None:
     assert PrecisionChoice("32", {"32": 0.5, "bf16": 1.0}, 4).note == (
         "precision 32: a step of 4 pictures took 32 500 ms, bf16 1e+03 ms"
     )
+
+
+def test_a_process_times_the_same_network_once() -> None:
+    memory, labels = PrecisionMemory(), torch.arange(8) % 3
+    model = build("small_cnn", num_classes=3, image_size=8, weights="none").train()
+    images = torch.randn(8, 3, 8, 8)
+    first = memory.choose("small_cnn", model, images, labels)
+    assert memory.choose("small_cnn", model, images, labels) is first
+    assert memory.choose("small_cnn", model, images[:4], labels[:4]) is not first
+    assert memory.choose("other", model, images, labels) is not first
+    model.backbone.requires_grad_(False)
+    assert memory.choose("small_cnn", model, images, labels) is not first
 
 
 class Overflowing(nn.Module):
