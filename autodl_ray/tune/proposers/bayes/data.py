@@ -1,4 +1,4 @@
-"""The targets as arrays: one row a setting, values with mean 0 and spread 1 whose bad end is drawn in."""
+"""The targets as arrays: one row a setting, values with mean 0 and spread 1 where what is far too bad is drawn in."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from autodl_ray.tune.proposers.cube import Cube
 __all__ = ["Data", "drawn_in"]
 
 Array = NDArray[np.float64]
+
+_FIRST = 10
+_FAR = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ class Data:
 
 
 def drawn_in(values: Array) -> Array:
-    """Draw in the bad end of values, (N,), higher is better: beyond the middle half by their logarithm.
+    """Draw in what is far worse than the first values were: beyond ten times their spread by its logarithm.
 
     A diverged loss is thousands of times worse than all others; how much worse says nothing about the good end, and a
-    Gaussian process that has to follow it sees nothing else.
+    Gaussian process that has to follow it sees nothing else. The measure is that of the first ten, which lie all over
+    the ranges: the spread of all of them shrinks as a search closes in, and would bend a smooth function more and more.
+
+    Args:
+        values: (N,) in the order of the trials, higher is better.
     """
-    middle = float(np.median(values))
-    spread = max(float(np.quantile(values, 0.75)) - middle, 1e-12)
-    far = np.maximum(0.0, middle - values) / spread
-    return np.where(values < middle, middle - spread * np.log1p(far), values)
+    first = values[:_FIRST]
+    middle = float(np.median(first))
+    spread = max(float(np.quantile(first, 0.75)) - middle, 1e-12)
+    far = (middle - values) / spread
+    return np.where(far > _FAR, middle - spread * (_FAR + np.log1p(np.maximum(far - _FAR, 0.0))), values)
