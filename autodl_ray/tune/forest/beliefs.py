@@ -22,6 +22,7 @@ __all__ = ["Beliefs", "Believer", "Earlier", "believed_of", "legs_of"]
 _MOST_FITTED = 100
 _STEPS = 12
 _SMOOTHED = 0.1
+_HIGH, _TOP, _BEND, _FARTHEST = 1.6, 4.0, 3.0, 50.0
 _FEWEST_TRIALS = 3
 _MOST_POINTS = 300
 _MOST_EARLIER = 32
@@ -34,7 +35,7 @@ class Earlier:
     """What earlier sweeps say, as processes of their own over the same settings; empty without a warm start.
 
     Attributes:
-        surfaces: One a sweep, on the scale of normal scores.
+        surfaces: One a sweep, each on a scale of its own: 0 is its median report, 2 about its best.
     """
 
     surfaces: tuple[Surface, ...]
@@ -65,7 +66,7 @@ class Beliefs:
 
     Attributes:
         surface: The conditioned process.
-        best: The best value reported, on the scale of the process (normal scores of all reports).
+        best: The best value reported, on the scale of the process.
         known: The trials whose reports the process was conditioned on.
         earlier: What earlier sweeps say.
     """
@@ -155,7 +156,7 @@ class Believer:
         if len(chosen) < _FEWEST_TRIALS:
             return None
         owners, epochs, raw = self._rows(chosen)
-        values = _normal_scores(raw)
+        values = _transformed(raw)
         place = {t.number: i for i, t in enumerate(chosen)}
         x = self.encoded(chosen)[[place[n] for n in owners]]
         points = self.earlier.points(x, self._time(epochs), owners)
@@ -218,6 +219,24 @@ def _finite(value: float | None, sign: float) -> float:
     return value if value is not None and math.isfinite(value) else -sign * math.inf
 
 
+def _transformed(values: Array) -> Array:
+    """Return the mean of two scales: normal scores, and a linear one that shows how far apart the best are."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return np.zeros(len(values))
+    values = np.clip(values, known.min(), known.max())
+    return 0.5 * (_linear_above(values) + _normal_scores(values))
+
+
+def _linear_above(values: Array) -> Array:
+    """Move the median to 0 and what is near the top to 1 or 2; what is worse than the median is drawn together."""
+    low, middle, high, top = np.quantile(values, [0.25, 0.5, 0.95, 1.0])
+    widths = ((high - middle) / _HIGH, (top - middle) / _TOP, (middle - low) / _HIGH)
+    scale = max(*widths, 1e-9 * max(1.0, float(np.abs(values).max())))
+    z = (values - middle) / scale
+    return np.asarray(np.where(z < 0, -_BEND * np.log1p(np.clip(-z, 0.0, _FARTHEST) / _BEND), z), dtype=np.float64)
+
+
 def _normal_scores(values: Array) -> Array:
     """Replace values by normal quantiles of where they stand among all: outliers have no weight.
 
@@ -226,10 +245,6 @@ def _normal_scores(values: Array) -> Array:
     """
     from scipy.special import ndtr, ndtri
 
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return np.zeros(len(values))
-    values = np.clip(values, known.min(), known.max())
     low, high = np.quantile(values, [0.25, 0.75])
     width = max(_SMOOTHED * float(high - low), 1e-9 * max(1.0, float(np.abs(values).max())))
     share = ndtr((values[:, None] - values[None, :]) / width).mean(1)
