@@ -54,9 +54,9 @@ def run(
         int | None, typer.Option(help="Of the final training; more of a finished run go on with it.  [default: auto]")
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="auto, forest, bayes, tpe, random, grid, one_factor, portfolio …")
+        str | None, typer.Option(help="auto, curves, bayes, tpe, random, grid, one_factor, portfolio …")
     ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="auto, freeze_thaw, asha, median, curve, none …")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="auto, freeze_thaw, asha, median, none …")] = None,
     repeat: Annotated[
         int | None, typer.Option(help="Do the final training with so many seeds, for an interval.  [default: 1]")
     ] = None,

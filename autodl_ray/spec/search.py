@@ -21,19 +21,19 @@ class TuneSpec(Section):
         "auto", description="trials (auto: what the budget holds; 0: none)"
     )
     search: Literal[
-        "auto", "forest", "bayes", "tpe", "gp", "cmaes", "qmc", "random", "grid", "one_factor", "portfolio"
+        "auto", "curves", "bayes", "tpe", "gp", "cmaes", "qmc", "random", "grid", "one_factor", "portfolio"
     ] = Field(
         "auto",
-        description="forest: trees over settings and epochs; bayes: a Gaussian process; tpe, gp: of Optuna; "
+        description="curves: a Gaussian process over settings and epochs; bayes: one over settings; tpe, gp: Optuna's; "
         "cmaes: CMA-ES (the extra cmaes); qmc: evenly spread points; grid: coarse first, then finer; one_factor: each "
         "trial changes one factor of the defaults; portfolio: good settings of earlier sweeps in the store, then "
-        "forest",
+        "curves",
     )
-    scheduler: Literal["auto", "freeze_thaw", "asha", "asha_promotion", "median", "curve", "none"] = Field(
+    scheduler: Literal["auto", "freeze_thaw", "asha", "asha_promotion", "median", "curve_stop", "none"] = Field(
         "auto",
         description="freeze_thaw: pauses and resumes the trials that a model of their curves favours; asha: stops "
         "all but 1 in reduction_factor at each rung; asha_promotion: pauses them, and resumes the best when their "
-        "turn comes; median: stops what is below the median; curve: stops what cannot become the best any more",
+        "turn comes; median: stops what is below the median; curve_stop: stops what cannot become the best any more",
     )
     epochs: Epochs = Field("auto", description="most epochs of one trial")
     grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")

@@ -28,7 +28,7 @@ def resolve_search(spec: TuneSpec, space: Mapping[str, Domain], *, single: bool)
     """
     if single or not space:
         return "random", "none"
-    search = "forest" if spec.search == "auto" else spec.search
+    search = "curves" if spec.search == "auto" else spec.search
     # A grid and one factor at a time are there to be compared: every trial gets all its epochs.
     compared = search in ("grid", "one_factor")
     scheduler = ("none" if compared else "freeze_thaw") if spec.scheduler == "auto" else spec.scheduler

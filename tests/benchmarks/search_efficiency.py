@@ -1,6 +1,6 @@
 """How many epochs a search needs to find what random search finds, on learning curves of real data sets.
 
-    python -m tests.benchmarks.search_efficiency [--quick] [--only forest+freeze_thaw ...] [--json F] [--plot F]
+    python -m tests.benchmarks.search_efficiency [--quick] [--only curves+freeze_thaw ...] [--json F] [--plot F]
 
 Data: the surrogate of LCBench in ``../shared/data/lcbench-surrogate`` (seven settings of a network, validation accuracy
 after each of 50 epochs, 34 tasks). The tasks are the first 20 of the sorted names; strategies were developed on the
@@ -39,7 +39,7 @@ COMBINATIONS = (
     "random+asha",
     "random+asha_promotion",
     "random+median",
-    "random+curve",
+    "random+curve_stop",
     "random+freeze_thaw",
     "qmc+none",
     "tpe+none",
@@ -51,12 +51,12 @@ COMBINATIONS = (
     "cmaes+none",
     "bayes+none",
     "bayes+freeze_thaw",
-    "forest+none",
-    "forest+asha",
-    "forest+asha_promotion",
-    "forest+median",
-    "forest+curve",
-    "forest+freeze_thaw",
+    "curves+none",
+    "curves+asha",
+    "curves+asha_promotion",
+    "curves+median",
+    "curves+curve_stop",
+    "curves+freeze_thaw",
     "portfolio+none",
     "portfolio+asha_promotion",
     "portfolio+freeze_thaw",

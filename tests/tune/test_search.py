@@ -19,10 +19,10 @@ SPACE = {"lr": Float(low=1e-4, high=1.0, log=True)}
 @pytest.mark.parametrize(
     ("spec", "single", "expected"),
     [
-        ({}, False, ("forest", "freeze_thaw")),
+        ({}, False, ("curves", "freeze_thaw")),
         ({}, True, ("random", "none")),
         ({"search": "random"}, False, ("random", "freeze_thaw")),
-        ({"scheduler": "median"}, False, ("forest", "median")),
+        ({"scheduler": "median"}, False, ("curves", "median")),
         ({"search": "grid"}, False, ("grid", "none")),
         ({"search": "one_factor", "scheduler": "asha"}, False, ("one_factor", "asha")),
     ],

@@ -5,7 +5,7 @@ make_proposer(name, context) ─► Distinct(strategy)     .propose(number, 0, h
 ```
 
 Strategies: ``random`` and ``qmc`` (:mod:`plain`), ``grid``, ``one_factor``, ``tpe`` and ``gp`` (:mod:`by_optuna`),
-``cmaes``, ``bayes``; ``forest`` and ``portfolio`` are made elsewhere. What a strategy keeps between calls is derived
+``cmaes``, ``bayes``; ``curves`` and ``portfolio`` are made elsewhere. What a strategy keeps between calls is derived
 from the history and found again from it, so that a sweep that was killed and goes on proposes what an unbroken one
 would have proposed.
 """
@@ -24,7 +24,7 @@ __all__ = ["STRATEGIES", "Distinct", "make_proposer", "propose_distinct"]
 STRATEGIES = {
     "bayes": "autodl_ray.tune.proposers.bayes:BayesProposer",
     "cmaes": "autodl_ray.tune.proposers.cma:CmaProposer",
-    "forest": "autodl_ray.tune.forest:ForestProposer",
+    "curves": "autodl_ray.tune.curves:CurveProposer",
     "gp": "autodl_ray.tune.proposers.by_optuna:gp",
     "grid": "autodl_ray.tune.proposers.grid:GridProposer",
     "one_factor": "autodl_ray.tune.proposers.one_factor:OneFactorProposer",

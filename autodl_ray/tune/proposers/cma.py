@@ -42,7 +42,7 @@ class CmaProposer:
         except ImportError as error:
             raise MissingExtraError(
                 "search cmaes needs the package cmaes, which is not installed.",
-                hint="pip install 'autodl_ray[cmaes]', or another search: tpe, bayes, forest",
+                hint="pip install 'autodl_ray[cmaes]', or another search: tpe, bayes, curves",
             ) from error
         self._context = context
         self._cube = Cube(context.space)

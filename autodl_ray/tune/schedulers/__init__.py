@@ -27,14 +27,14 @@ def make_scheduler(name: str, context: SearchContext, *, patience: int = 0) -> S
 
 
 def _freeze_thaw(context: SearchContext) -> Scheduler:
-    from autodl_ray.tune.forest import FreezeThaw
+    from autodl_ray.tune.curves import FreezeThaw
 
     scheduler: Scheduler = FreezeThaw(context)
     return scheduler
 
 
-def _curve(context: SearchContext) -> Scheduler:
-    from autodl_ray.tune.forest import CurveStop
+def _curve_stop(context: SearchContext) -> Scheduler:
+    from autodl_ray.tune.curves import CurveStop
 
     scheduler: Scheduler = CurveStop(context)
     return scheduler
@@ -45,7 +45,7 @@ SCHEDULERS: Mapping[str, Callable[[SearchContext], Scheduler]] = {
     "asha": AshaStopping,
     "asha_promotion": AshaPromotion,
     "median": MedianStop,
-    "curve": _curve,
+    "curve_stop": _curve_stop,
     "freeze_thaw": _freeze_thaw,
 }
 """By name; those that need scikit-learn are imported when they are made."""

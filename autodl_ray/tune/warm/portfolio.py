@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from autodl_ray.tune.contracts import EarlierSweep, SearchContext
-from autodl_ray.tune.forest.beliefs import believed_of
-from autodl_ray.tune.forest.similar import most_similar, setting_here, similarity
+from autodl_ray.tune.curves.beliefs import believed_of
+from autodl_ray.tune.curves.similar import most_similar, setting_here, similarity
 from autodl_ray.tune.space import Encoding, fingerprint
 
 __all__ = ["portfolio"]

@@ -14,10 +14,10 @@ import pytest
 from autodl_ray.artifacts import Store
 from autodl_ray.spec.domains import Choice, Float, Int
 from autodl_ray.tune.contracts import EarlierSweep, Observed, SearchContext
-from autodl_ray.tune.forest.similar import most_similar, setting_here, similarity
+from autodl_ray.tune.curves.similar import most_similar, setting_here, similarity
 from autodl_ray.tune.space import fingerprint, is_inside
 from autodl_ray.tune.warm import PortfolioProposer, earlier_sweeps, facts_of, portfolio
-from tests.tune.forest.curves import MIXED, run
+from tests.tune.curves.curves import MIXED, run
 
 SPACE = {"lr": Float(low=1e-4, high=1.0, log=True), "batch_size": Int(low=8, high=256, log=True)}
 
@@ -118,7 +118,7 @@ def test_a_portfolio_covers_what_was_best_and_similar_data_come_first() -> None:
     assert portfolio(SearchContext(SPACE, "max", 0, 6), 3) == []
 
 
-def test_the_portfolio_is_tried_first_and_then_the_forest() -> None:
+def test_the_portfolio_is_tried_first_and_then_curves() -> None:
     context = SearchContext(
         SPACE, "max", 0, 6, num_samples=14, earlier=tuple(_sweep(str(b), b) for b in (0.003, 0.01, 0.03))
     )
@@ -134,11 +134,11 @@ def test_the_portfolio_is_tried_first_and_then_the_forest() -> None:
     assert max(value(p, 6) for p in tried[:2]) > max(value(t.params, 6) for t in list(cold.trials.values())[:2])
 
 
-def test_without_earlier_sweeps_a_portfolio_is_a_forest() -> None:
+def test_without_earlier_sweeps_a_portfolio_is_curves() -> None:
     context = SearchContext(SPACE, "max", 0, 6, num_samples=8)
-    forest, _ = run(context, lambda p, e: _value(p["lr"], 0.01, e))
+    curves, _ = run(context, lambda p, e: _value(p["lr"], 0.01, e))
     empty, _ = run(context, lambda p, e: _value(p["lr"], 0.01, e), search="portfolio")
-    assert [t.params for t in empty.trials.values()] == [t.params for t in forest.trials.values()]
+    assert [t.params for t in empty.trials.values()] == [t.params for t in curves.trials.values()]
 
 
 def test_a_portfolio_proposes_the_same_again() -> None:

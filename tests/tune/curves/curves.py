@@ -27,7 +27,7 @@ def run(
     context: SearchContext,
     value: Value,
     *,
-    search: str = "forest",
+    search: str = "curves",
     scheduler: str = "freeze_thaw",
     events: list[Mapping[str, Any]] | None = None,
     stop_after: int | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from autodl_ray.seeding import rng_for
 from autodl_ray.spec.domains import Choice, Domain, Float, Int
 from autodl_ray.tune.contracts import Observed, SearchContext
-from autodl_ray.tune.forest.surface import Array
+from autodl_ray.tune.curves.surface import Array
 from autodl_ray.tune.space import Encoding, contains, draw, is_active, ordered, value_at
 
 __all__ = ["Pool", "changed"]

@@ -1,4 +1,4 @@
-"""Strategy ``forest``: the settings whose last epoch is expected, or hoped, to improve most on the best report."""
+"""Strategy ``curves``: the settings whose last epoch is expected, or hoped, to improve most on the best report."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from autodl_ray.seeding import rng_for
 from autodl_ray.tune.contracts import Observed, SearchContext
-from autodl_ray.tune.forest.beliefs import Beliefs, Believer
-from autodl_ray.tune.forest.climb import STARTS, climbed
-from autodl_ray.tune.forest.pool import Pool
-from autodl_ray.tune.forest.surface import Array
+from autodl_ray.tune.curves.beliefs import Beliefs, Believer
+from autodl_ray.tune.curves.climb import STARTS, climbed
+from autodl_ray.tune.curves.pool import Pool
+from autodl_ray.tune.curves.surface import Array
 from autodl_ray.tune.space import draw
 
-__all__ = ["ForestProposer"]
+__all__ = ["CurveProposer"]
 
 _FIRST = 4
 _DRAWN_EVERY = 6
 _HOPE = 1.5
 
 
-class ForestProposer:
+class CurveProposer:
     """Random draws for the first four trials and every sixth, else the top above the best of some hundred candidates.
 
     The draws in between are for the case that the model is wrong: it would not look where it expects nothing. For the

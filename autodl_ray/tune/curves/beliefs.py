@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from autodl_ray.seeding import rng_for
 from autodl_ray.tune.contracts import EarlierSweep, Observed, SearchContext
-from autodl_ray.tune.forest.similar import most_similar, setting_here
-from autodl_ray.tune.forest.surface import Array, Points, Surface, conditioned, fitted
+from autodl_ray.tune.curves.similar import most_similar, setting_here
+from autodl_ray.tune.curves.surface import Array, Points, Surface, conditioned, fitted
 from autodl_ray.tune.space import Encoding
 
 __all__ = ["Beliefs", "Believer", "Earlier", "believed_of", "legs_of"]

@@ -12,10 +12,10 @@ import pytest
 
 from autodl_ray.spec.domains import Choice, Float
 from autodl_ray.tune.contracts import Observed, SearchContext
-from autodl_ray.tune.forest import CurveStop, ForestProposer, FreezeThaw
-from autodl_ray.tune.forest.beliefs import Believer, legs_of
+from autodl_ray.tune.curves import CurveProposer, CurveStop, FreezeThaw
+from autodl_ray.tune.curves.beliefs import Believer, legs_of
 from autodl_ray.tune.space import fingerprint, is_inside
-from tests.tune.forest.curves import MIXED, run
+from tests.tune.curves.curves import MIXED, run
 
 SPEEDS = {"speed": Float(low=0.0, high=1.2)}
 
@@ -55,7 +55,7 @@ def test_a_late_winner_is_found_by_freeze_thaw_and_not_by_halving() -> None:
     assert np.mean(best["asha"]) < 0.97
 
 
-@pytest.mark.parametrize("search", ["forest", "random"])
+@pytest.mark.parametrize("search", ["curves", "random"])
 def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not(search: str) -> None:
     context = SearchContext(MIXED, "max", 3, 9, num_samples=9)
     _, whole = run(context, _smooth, search=search)
@@ -66,20 +66,20 @@ def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not(search: str) -> None:
 
 
 def test_a_sweep_finds_more_than_random_search_for_less() -> None:
-    best, epochs = {"forest": 0.0, "random": 0.0}, {"forest": 0, "random": 0}
+    best, epochs = {"curves": 0.0, "random": 0.0}, {"curves": 0, "random": 0}
     for seed in (1, 2):
         context = SearchContext(MIXED, "max", seed, 20, num_samples=20)
-        for search, scheduler in (("forest", "freeze_thaw"), ("random", "none")):
+        for search, scheduler in (("curves", "freeze_thaw"), ("random", "none")):
             state, _ = run(context, _smooth, search=search, scheduler=scheduler)
             best[search] += max(state.value(t) or 0.0 for t in state.trials.values())
             epochs[search] += sum(t.epochs for t in state.trials.values())
-    assert best["forest"] > best["random"]
-    assert epochs["forest"] < 0.7 * epochs["random"]
+    assert best["curves"] > best["random"]
+    assert epochs["curves"] < 0.7 * epochs["random"]
 
 
 def test_settings_of_a_conditional_space_are_inside_it_and_distinct() -> None:
     context = SearchContext(MIXED, "max", 1, 6, num_samples=24)
-    state, _ = run(context, _smooth, scheduler="curve")
+    state, _ = run(context, _smooth, scheduler="curve_stop")
     params = [t.params for t in state.trials.values()]
     assert len({fingerprint(p) for p in params}) == len(params) == 24
     assert all(is_inside(MIXED, p) for p in params)
@@ -123,7 +123,7 @@ def _history(count: int, **last: Any) -> list[Observed]:
 def test_a_trial_that_is_running_is_not_proposed_again_by_another_worker() -> None:
     context = SearchContext(SPEEDS, "max", 0, 50)
     history = _history(8)
-    first = ForestProposer(context).propose(8, 0, history)
+    first = CurveProposer(context).propose(8, 0, history)
     running = [*history, Observed(8, first, "running", (), None)]
     believer = Believer(context)
     idle, busy = believer.of(history), Believer(context).of(running)
@@ -131,7 +131,7 @@ def test_a_trial_that_is_running_is_not_proposed_again_by_another_worker() -> No
     assert busy is not None
     point = believer.encoding.encode_all([first])
     assert busy.of_settings(point)[1][0] < idle.of_settings(point)[1][0]
-    assert ForestProposer(context).propose(9, 0, running) != first
+    assert CurveProposer(context).propose(9, 0, running) != first
 
 
 def test_freeze_thaw_pauses_at_ends_of_legs_only() -> None:

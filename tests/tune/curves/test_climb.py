@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from autodl_ray.spec.domains import Domain, Float, Int
-from autodl_ray.tune.forest.climb import climbed
+from autodl_ray.tune.curves.climb import climbed
 from autodl_ray.tune.space import Encoding, is_inside
-from tests.tune.forest.curves import MIXED
+from tests.tune.curves.curves import MIXED
 
 
 def test_an_optimum_outside_of_the_ranges_is_met_at_their_corner() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodl_ray.spec.domains import Choice, Domain, Float, Int
-from autodl_ray.tune.forest.surface import Array
+from autodl_ray.tune.curves.surface import Array
 from autodl_ray.tune.space import Encoding, contains
 
 __all__ = ["STARTS", "climbed"]

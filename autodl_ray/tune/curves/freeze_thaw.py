@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autodl_ray.tune.contracts import GO_ON, Observed, SearchContext, Verdict
-from autodl_ray.tune.forest.beliefs import Believer
+from autodl_ray.tune.curves.beliefs import Believer
 
 __all__ = ["FreezeThaw"]
 

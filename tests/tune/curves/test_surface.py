@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autodl_ray.tune.forest.surface import Points, _likelihood, _Pairs, _prior_theta, conditioned, fitted
+from autodl_ray.tune.curves.surface import Points, _likelihood, _Pairs, _prior_theta, conditioned, fitted
 
 
 def _points(sweeps: int) -> Points:

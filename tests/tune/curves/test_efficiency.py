@@ -23,16 +23,16 @@ pytestmark = [
 def test_a_model_of_curves_is_far_cheaper_than_random_search() -> None:
     surrogate = Surrogate.open(_FOLDER)
     shares = {}
-    for combination in ("random+none", "forest+freeze_thaw"):
+    for combination in ("random+none", "curves+freeze_thaw"):
         cells = [Cell(combination, task, seed, 1) for task in ("3945", "189906") for seed in (0, 1)]
         results = {cell.name: run_cell(surrogate, cell, ()) for cell in cells}
         shares[combination] = summarise(cells, results)[combination]["mean"]
-    assert shares["forest+freeze_thaw"] < 0.5 * shares["random+none"]
+    assert shares["curves+freeze_thaw"] < 0.5 * shares["random+none"]
 
 
 def test_several_workers_share_a_search() -> None:
     surrogate = Surrogate.open(_FOLDER)
-    result = run_cell(surrogate, Cell("forest+freeze_thaw", "189906", 0, 4), ())
+    result = run_cell(surrogate, Cell("curves+freeze_thaw", "189906", 0, 4), ())
     assert result["share"] < 1.0
 
 
