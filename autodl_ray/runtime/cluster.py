@@ -50,6 +50,9 @@ _LOCAL_ONLY = {
     # Blocks of a stream that were taken are freed at once, not once a second: 65 MiB of the object store instead of
     # 340 at 2,000 photos a second, and memory that is still in the caches (tests/benchmarks/stream_memory.py).
     "RAY_free_objects_period_milliseconds": "50",
+    # Ray runs its workers at nice 15. One busy process beside a training then has a core nearly for itself, and the
+    # other core waits for the slower half of each step: 25 instead of 1,510 images/s (small_resnet, 28 px, two cores).
+    "RAY_worker_niceness": "0",
 }
 
 
