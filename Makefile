@@ -33,6 +33,11 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.snapshot
 	$(BIN)/python -m tests.benchmarks.remote_transfer
 	$(BIN)/python -m tests.benchmarks.balance
+	$(BIN)/python -m tests.benchmarks.ddp_throughput
+	$(BIN)/python -m tests.benchmarks.telemetry_overhead
+	$(BIN)/python -m tests.benchmarks.sweep_scale
+	$(BIN)/python -m tests.benchmarks.kill_sweep
+	$(BIN)/python -m tests.benchmarks.gp_regret
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
