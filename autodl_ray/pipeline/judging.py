@@ -10,7 +10,7 @@ from autodl_ray.artifacts.bundle import Variant, open_bundle
 from autodl_ray.pipeline.candidates import candidate_of, judging_seconds
 from autodl_ray.pipeline.state import Contender, Run
 
-__all__ = ["as_exported", "judge_delivered", "judge_others", "scores_of_file"]
+__all__ = ["as_exported", "enter_scores", "judge_delivered", "judge_others", "judged_as", "scores_of_file"]
 
 _MARGIN = 2.0
 """What is not needed for the bundle is only judged where so many times its estimated seconds are left."""
@@ -40,15 +40,15 @@ def as_exported(run: Run, contender: Contender, candidate: Artifact) -> Contende
     scores = open_bundle(candidate.path, verify=False)[1].val_scores
     pictures = json.loads(candidate.file("parity.json").read_text(encoding="utf-8"))["pictures"]
     judged = "exported" if pictures == len(run.version.val) else contender.row.judged
-    return _scored(run, contender, scores, judged=judged)
+    return enter_scores(run, contender, scores, judged=judged)
 
 
 def judge_delivered(run: Run, winner: Contender, candidate: Artifact) -> Contender:
     """Give the winner's row the scores of the very file that is delivered, whatever its variant."""
     variant = open_bundle(candidate.path, verify=False)[1].default_variant
-    if winner.row.judged == _judged(variant) or not _has_time(run, _pass_seconds(run)):
+    if winner.row.judged == judged_as(variant) or not _has_time(run, _pass_seconds(run)):
         return winner
-    return _scored(run, winner, scores_of_file(candidate, variant, run.version.val), judged=_judged(variant))
+    return enter_scores(run, winner, scores_of_file(candidate, variant, run.version.val), judged=judged_as(variant))
 
 
 def judge_others(run: Run, winner: Contender) -> None:
@@ -58,10 +58,11 @@ def judge_others(run: Run, winner: Contender) -> None:
         if run.context.stop.is_set() or not _has_time(run, run.speeds.get("export_s", 10.0) + _pass_seconds(run)):
             return
         candidate = candidate_of(run, contender, int8=False, quick=True)
-        _scored(run, contender, scores_of_file(candidate, "fp32", run.version.val), judged="exported")
+        enter_scores(run, contender, scores_of_file(candidate, "fp32", run.version.val), judged="exported")
 
 
-def _judged(variant: Variant) -> str:
+def judged_as(variant: Variant) -> str:
+    """Return what a row of the leaderboard says of the file that it was scored on."""
     return "exported" if variant == "fp32" else f"exported {variant}"
 
 
@@ -75,9 +76,14 @@ def _has_time(run: Run, seconds: float) -> bool:
     return left > _MARGIN * seconds
 
 
-def _scored(run: Run, contender: Contender, scores: dict[str, float], *, judged: str) -> Contender:
+def enter_scores(run: Run, contender: Contender, scores: dict[str, float], *, judged: str) -> Contender:
+    """Give a contender and its row of the leaderboard other scores; one that is new is entered."""
     row = replace(contender.row, accuracy=scores["accuracy"], macro_f1=scores["macro_f1"], judged=judged)
     scored = replace(contender, row=row)
-    run.rows[run.rows.index(contender.row)] = row
-    run.contenders[run.contenders.index(contender)] = scored
+    if contender.row in run.rows:
+        run.rows[run.rows.index(contender.row)] = row
+        run.contenders[run.contenders.index(contender)] = scored
+    else:
+        run.rows.append(row)
+        run.contenders.append(scored)
     return scored

@@ -16,7 +16,7 @@ from autodl_ray.artifacts import Artifact, write_atomic
 from autodl_ray.artifacts.bundle import Variant, open_bundle
 from autodl_ray.errors import BundleError
 from autodl_ray.pipeline.candidates import candidate_of, judging_seconds
-from autodl_ray.pipeline.judging import scores_of_file
+from autodl_ray.pipeline.judging import enter_scores, judged_as, scores_of_file
 from autodl_ray.pipeline.objectives import Measured, choose, table
 from autodl_ray.pipeline.state import Contender, Run
 
@@ -71,7 +71,7 @@ def within_limits(run: Run, *, int8: bool) -> tuple[Contender, Artifact]:
         file.candidate,
         file.variant,
         reason=f"tune.limits: {choice.line}",
-        val_scores={"accuracy": row.accuracy, "macro_f1": row.macro_f1},
+        val_scores=row.scores,
         key=run.context.key(f"candidates/{source}-{file.variant}-alone"),
         context=run.context,
     )
@@ -162,13 +162,4 @@ def _model_file(file: _File) -> Any:
 
 def _entered(run: Run, file: _File, row: Measured) -> Contender:
     """Give a contender the scores of its file; one with a smaller input is new on the leaderboard."""
-    judged = "exported" if file.variant == "fp32" else f"exported {file.variant}"
-    scored = replace(file.contender.row, accuracy=row.accuracy, macro_f1=row.macro_f1, judged=judged)
-    winner = replace(file.contender, row=scored)
-    if file.contender.row in run.rows:
-        run.rows[run.rows.index(file.contender.row)] = scored
-        run.contenders[run.contenders.index(file.contender)] = winner
-    else:
-        run.rows.append(scored)
-        run.contenders.append(winner)
-    return winner
+    return enter_scores(run, file.contender, row.scores, judged=judged_as(file.variant))

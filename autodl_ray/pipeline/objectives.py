@@ -31,6 +31,11 @@ class Measured:
     latency_ms: float
     size_mb: float
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Of the validation split, by name."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
+
 
 @dataclass(frozen=True)
 class Choice:

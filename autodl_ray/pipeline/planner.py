@@ -15,7 +15,7 @@ __all__ = ["Action", "Observation", "decide", "finish_seconds"]
 _SWEEP_SHARE = 0.5
 """Of the time that is free for search and training, a sweep takes at most this share."""
 _TRAINED_SHARE = 0.55
-"""Share of the full epochs that a trial takes on average, since ASHA stops most trials early."""
+"""Share of the full epochs that a trial takes on average, since the scheduler pauses or stops most of them early."""
 _MIN_TRIALS, _MAX_TRIALS = 8, 64
 """With fewer short trials than this, a longer training gains more than their best settings do."""
 _CHEAP_TRIALS = 16

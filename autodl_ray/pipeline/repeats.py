@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fitting_repeats", "repeat_training", "summarise"]
 
-_MOST = 20
+_MOST = 20  # of the spec's repeat
+_REPLICATES = 1000  # of train.replicate
 _MARGIN = 1.2
 """A training takes up to this many times as long as the one before it."""
 
@@ -22,9 +23,9 @@ _MARGIN = 1.2
 def repeat_training(run: Run, *, seconds: float) -> None:
     """Train the final settings with further seeds (``repeat`` of the spec), as far as ``seconds`` allow.
 
-    Replicate 0 is the final training itself: it is what may be delivered, so that no seed is chosen by its score. The
-    others are trials of a grid over ``train.replicate``, and give the interval. What was found is in
-    ``run.facts["repeat"]`` and goes into run.json and the report.
+    The first replicate is the final training itself: it is what may be delivered, so that no seed is chosen by its
+    score. The others are trials of a grid over ``train.replicate``, counted on from its own, and give the interval.
+    What was found is in ``run.facts["repeat"]`` and goes into run.json and the report.
 
     Args:
         run: With its final training, or with a sweep whose best trial was trained in full.
@@ -39,8 +40,9 @@ def repeat_training(run: Run, *, seconds: float) -> None:
     fits = have + fitting_repeats(seconds, first.seconds)
     if fits < wanted:
         run.context.progress.say(f"repeat: {1 + min(fits, wanted)} of {1 + wanted} trainings fit into the time left")
-    trials = _train(run, first, number=min(wanted, fits), seconds=seconds) if fits > 0 else ()
-    run.facts["repeat"] = summarise(first, trials, metric=run.metric, wanted=1 + wanted)
+    own = int(first.params.get("replicate", run.spec.train.replicate))
+    trials = _train(run, first, own=own, number=min(wanted, fits), seconds=seconds) if fits > 0 else ()
+    run.facts["repeat"] = summarise(first, trials, metric=run.metric, wanted=1 + wanted, own=own)
     run.context.progress.say(f"repeat: {run.facts['repeat']['line']}")
 
 
@@ -50,15 +52,21 @@ def fitting_repeats(seconds: float, one_s: float) -> int:
 
 
 def summarise(
-    first: LeaderboardRow, trials: tuple[TrialRecord, ...], *, metric: str, wanted: int, confidence: float = 0.95
+    first: LeaderboardRow,
+    trials: tuple[TrialRecord, ...],
+    *,
+    metric: str,
+    wanted: int,
+    own: int = 0,
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Return what the repeats say: every replicate, mean and interval of the metric, and a line for people.
 
-    Only trainings that did as many epochs as the first one count.
+    Only trainings that did as many epochs as the first one, whose replicate is ``own``, count.
     """
     from autodl_ray.evaluate.differences import mean_interval
 
-    rows = [{"replicate": 0, "accuracy": first.accuracy, "macro_f1": first.macro_f1, "seconds": first.seconds}]
+    rows = [{"replicate": own, "accuracy": first.accuracy, "macro_f1": first.macro_f1, "seconds": first.seconds}]
     rows += [
         {
             "replicate": int(trial.params["replicate"]),
@@ -83,7 +91,7 @@ def summarise(
     mean, low, high = mean_interval(values, confidence=confidence)
     line = f"{name} {mean:.4f} ({low:.4f} to {high:.4f}) over {len(values)} seeds of {first.source}, validation split"
     if found["chosen_by_search"]:
-        line += "; seed 0 was the best of a search, which flatters it"
+        line += f"; seed {own} was the best of a search, which flatters it"
     return found | {"mean": mean, "low": low, "high": high, "confidence": confidence, "line": line}
 
 
@@ -96,20 +104,21 @@ def _final(run: Run) -> LeaderboardRow | None:
     return ranked(trials, run.metric)[0] if trials else None
 
 
-def _train(run: Run, first: LeaderboardRow, *, number: int, seconds: float) -> tuple[TrialRecord, ...]:
+def _train(run: Run, first: LeaderboardRow, *, own: int, number: int, seconds: float) -> tuple[TrialRecord, ...]:
     from autodl_ray import tune
     from autodl_ray.pipeline.steps import sweep_inputs
 
     spec = run.spec.tune.model_dump()
+    # All there may be: a later run with a larger repeat goes on with the same sweep.
+    others = tuple((own + step) % _REPLICATES for step in range(1, _MOST))
     grid = {"search": "grid", "scheduler": "none", "patience": 0, "target": None, "plateau": 0, "warm_start": 0}
     inputs = sweep_inputs(
         run,
-        base=run.spec.train_with({**first.params, "replicate": 1}),
+        base=run.spec.train_with({**first.params, "replicate": others[0]}),
         num_samples=number,
         epochs=int(first.epochs),  # as many as were done, where the clock shortened the plan
         deadline=time.time() + seconds,
-        # All of them, however many are wanted: a later run with a larger repeat goes on with this sweep.
-        param_space={"replicate": Choice(values=tuple(range(1, _MOST)))},
-        enqueue=tuple({"replicate": number} for number in range(2, _MOST)),  # a grid has an order of its own
+        param_space={"replicate": Choice(values=others)},
+        enqueue=tuple({"replicate": number} for number in others[1:]),  # a grid has an order of its own
     )
     return tune.run(TuneSpec.model_validate({**spec, **grid}), inputs, key="repeat", context=run.context).trials

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autodl_ray.models.zoo import ZooEntry
     from autodl_ray.train.telemetry import LogConfig
 
-__all__ = ["Contender", "Network", "Run", "begin", "choose_network", "ranked"]
+__all__ = ["Contender", "Network", "Run", "begin", "choose_network", "decide_metric", "ranked"]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,12 @@ def test_the_mean_and_its_interval_are_over_all_replicates() -> None:
     assert found["line"] == "accuracy 0.9200 (0.8703 to 0.9697) over 3 seeds of train, validation split"
 
 
+def test_the_first_one_keeps_its_own_number() -> None:
+    found = summarise(first("sweep t0001"), (trial(6, 0.92),), metric="accuracy", wanted=2, own=5)
+    assert [row["replicate"] for row in found["replicates"]] == [5, 6]
+    assert "; seed 5 was the best of a search" in found["line"]
+
+
 def test_a_training_that_the_clock_cut_short_does_not_count() -> None:
     found = summarise(first(), (trial(1, 0.92), trial(2, 0.5, epochs=2)), metric="accuracy", wanted=3)
     assert [row["replicate"] for row in found["replicates"]] == [0, 1]
