@@ -91,13 +91,13 @@ def _seconds(config: FitConfig, model: nn.Module, images: Tensor, labels: Tensor
     import torch
 
     from autodl_ray.train.memory import kept_memory
-    from autodl_ray.train.precision import choose_precision, step_seconds
+    from autodl_ray.train.precision import choose_precision, precisions_of, step_seconds
     from autodl_ray.train.threads import torch_threads
 
     clock = time.perf_counter if images.is_cuda else time.thread_time
     with kept_memory(), torch_threads(None if images.is_cuda else 1):
         precision, samples = config.precision, 0
-        if precision == "auto":
+        if precision not in precisions_of(images.device):  # auto; or what only the workers of a cluster have
             choice = choose_precision(model, images, labels)
             precision, samples = choice.precision, choice.samples
             step_s = choice.seconds[precision] / samples

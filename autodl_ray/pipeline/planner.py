@@ -53,7 +53,7 @@ class Observation:
         swept: Whether the sweep was done (or skipped).
         trial_epochs: Most epochs of a trial in that sweep; 0 without one.
         trained: Whether the final training was done.
-        stopping: Whether the user asked to finish.
+        stopping: Whether the user, or the limit of the disk, asked to finish.
     """
 
     left_s: float
@@ -131,7 +131,7 @@ def decide(o: Observation) -> Action:
     """Choose the next action. The order is always sweep, train, finish; each of the first two may be left out."""
     free = o.left_s - finish_seconds(o)
     if o.stopping:
-        return _finish(o, "stopped by the user", int8=False)
+        return _finish(o, "the run was told to stop", int8=False)
     if not o.swept and o.wanted_trials != 0:
         sweep = _sweep(o, free)
         if sweep is not None:

@@ -89,6 +89,7 @@ def summarise(
     if len(values) < 2:
         return found | {"line": f"none of {wanted - 1} further trainings was done; more time or a smaller repeat"}
     mean, low, high = mean_interval(values, confidence=confidence)
+    low, high = max(low, 0.0), min(high, 1.0)  # Student's t knows no bounds, and two seeds have a wide interval
     line = f"{name} {mean:.4f} ({low:.4f} to {high:.4f}) over {len(values)} seeds of {first.source}, validation split"
     if found["chosen_by_search"]:
         line += f"; seed {own} was the best of a search, which flatters it"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autodl_ray import data
 from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
-from autodl_ray.errors import AutoDLError, DatasetError, RunInterrupted, StageError
+from autodl_ray.errors import DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
 from autodl_ray.pipeline.pace import measure_pace
 from autodl_ray.pipeline.planner import Action, Observation, decide, finish_seconds
@@ -59,7 +59,7 @@ def run(
     Raises:
         AutoDLError: By kind: see :mod:`autodl_ray.errors`.
     """
-    _check_model(spec)
+    _check_parts(spec)
     LogConfig.of(spec.log, run="", folder=Path())  # refuses what it cannot do
     read_policies(spec)
     stop = StopFlag(store.folder("logs") / f"stop-{os.getpid()}")
@@ -80,8 +80,12 @@ def run(
                 record.start()
                 budget = Budget(spec.budget_s, record.counted_s, budget.started)
                 context = Context(store, name, spec.seed, budget, progress, stop, disk_limit=spec.disk_limit)
-                with Tracker(_log(spec, context)) as tracker, disk_guard(context, say=progress.say):
-                    result = _attempt(spec, version, record, context)
+                try:
+                    with Tracker(_log(spec, context)) as tracker, disk_guard(context, say=progress.say):
+                        result = _attempt(spec, version, record, context)
+                except Exception as error:
+                    record.end("interrupted" if isinstance(error, RunInterrupted) else "failed")
+                    raise
                 if tracker.note:
                     progress.say(tracker.note)
                 return result
@@ -91,12 +95,21 @@ def run(
             stop_ray()
 
 
-def _check_model(spec: ExperimentSpec) -> None:
-    """Refuse an unknown model before any picture is read."""
-    from autodl_ray.models.zoo import find_entry
-
+def _check_parts(spec: ExperimentSpec) -> None:
+    """Refuse a model, a loss or a precision that is not to be had before any picture is read."""
     if spec.model.name != "auto":
+        from autodl_ray.models.zoo import find_entry
+
         find_entry(spec.model.name)
+    if ":" in spec.train.loss:
+        from autodl_ray.models.custom import import_dotted
+
+        import_dotted(spec.train.loss, where="train.loss")
+    if spec.train.precision == "16" and not os.environ.get("RAY_ADDRESS"):  # a cluster may have other devices than this
+        from autodl_ray.train.peers import Alone
+        from autodl_ray.train.precision import check_precision
+
+        check_precision("16", Alone().device)
 
 
 def _log(spec: ExperimentSpec, context: Context) -> LogConfig:
@@ -132,12 +145,8 @@ def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, c
     start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
     quick_model(state)
     context.progress.say(f"first bundle after {context.budget.spent_s():.0f} s: {context.key('bundle')}")
-    try:
-        action = _search_and_train(state, record)
-        bundle, report, winner = finish(state, action)
-    except AutoDLError:
-        record.end("failed")
-        raise
+    action = _search_and_train(state, record)
+    bundle, report, winner = finish(state, action)
     interrupted = context.stop.is_set()
     board = ranked(state.rows, state.metric)
     write_atomic(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,12 @@ def test_the_schema_is_json() -> None:
         (["run", "nowhere/", "--set", "train.lrr=1"], "did you mean 'lr'?"),
         (["run", "nowhere/", "--set", "train.lr"], "--set train.lr=1e-3"),
         (["run", "nowhere/", "--model", "resnet19"], "resnet18"),
+        (
+            ["run", "nowhere/", "--set", "train.loss=no_such_module:loss"],
+            "The module of train.loss cannot be imported.",
+        ),
+        (["run", "nowhere/", "--search", "forest"], "'curves'"),
+        (["run", "nowhere/", "--disk-limit", "2XB"], "write 500MB or 2GB"),
         (["rum", "nowhere/"], "No such command"),
         (["run", "--spec", "nowhere.yaml"], "autodl spec init"),
     ],
@@ -85,6 +92,14 @@ def test_bad_input_is_one_clear_error_and_exit_2(arguments: list[str], said: str
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 8
     assert done.stdout == "" or "error" not in done.stdout
+
+
+def test_half_precision_without_a_gpu_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    line = [sys.executable, "-m", "autodl_ray", "run", "nowhere/", "--set", "train.precision=16"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=hidden)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: Training in precision 16 is not possible on this device.")
 
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def test_the_mean_and_its_interval_are_over_all_replicates() -> None:
     assert found["line"] == "accuracy 0.9200 (0.8703 to 0.9697) over 3 seeds of train, validation split"
 
 
+def test_the_interval_stays_among_the_scores_there_are() -> None:
+    found = summarise(first(), (trial(1, 0.70),), metric="accuracy", wanted=2)
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+
+
 def test_the_first_one_keeps_its_own_number() -> None:
     found = summarise(first("sweep t0001"), (trial(6, 0.92),), metric="accuracy", wanted=2, own=5)
     assert [row["replicate"] for row in found["replicates"]] == [5, 6]

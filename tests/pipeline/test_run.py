@@ -99,6 +99,19 @@ def test_another_spec_under_the_same_name_is_refused_with_the_difference(
     assert (store / "digits" / "run.json").read_bytes() == before
 
 
+def test_an_error_that_nobody_foresaw_leaves_a_failed_run(digits: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from autodl_ray.cli import main; from autodl_ray.pipeline import run\n"
+        "def broken(*_): raise ZeroDivisionError('a bug')\n"
+        "run.quick_model = broken; main(sys.argv[1:])"
+    )
+    line = [sys.executable, "-c", program, *command(digits, tmp_path)[3:]]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError: a bug" in done.stderr
+    assert json.loads((tmp_path / "digits" / "run.json").read_text())["status"] == "failed"
+
+
 def test_killed_in_every_stage_the_same_line_ends_with_the_same_files(
     digits: Path, unbroken: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
