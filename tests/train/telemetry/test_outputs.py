@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.train.telemetry.collect import collect, read_about, trainings
@@ -86,7 +87,6 @@ def test_a_record_that_was_damaged_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_short_training_writes_neither_until_the_sweep_is_over(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet")
     for trial in ("t0000", "t0001"):
         config = LogConfig(run="r", folder=tmp_path / "metrics", tensorboard=True, every_steps=1)
         with telemetry(tmp_path, config.for_trial("sweep", trial, PARAMS)) as one:
@@ -97,15 +97,14 @@ def test_a_short_training_writes_neither_until_the_sweep_is_over(tmp_path: Path)
     assert [p.name for p in trainings(folder)] == ["t0000", "t0001"]
     assert read_about(folder / "t0001")["params"] == PARAMS
     assert [e.step for e in read_events(folder / "t0001").Scalars("step/loss")] == list(range(1, 21))
-    table = pyarrow.read_table(folder / METRICS)
+    table = parquet.read_table(folder / METRICS)
     assert set(table.column("trial").to_pylist()) == {"sweep/t0000", "sweep/t0001"}
 
 
 def test_the_table_has_every_number_once(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet")
     with telemetry(tmp_path, long_one(tmp_path)) as one:
         train(one, range(1, 21))
-    table = pyarrow.read_table(one.folder / METRICS)
+    table = parquet.read_table(one.folder / METRICS)
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
     text = "dictionary<values=string, indices=int32, ordered=0>"
     assert types == {"trial": text, "kind": text, "epoch": "int32", "step": "int64", "time": "double",
