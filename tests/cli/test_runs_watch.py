@@ -191,7 +191,9 @@ def test_numbers_as_blocks() -> None:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     folder = tmp_path_factory.mktemp("watched")
     write_digits(folder / "digits", n=300)
-    settings = ("tune.num_samples=2", "tune.epochs=3", "train.epochs=3", "export.int8=off", "evaluate.bootstrap=100")
+    # As many epochs as a watcher that looks five times a second cannot miss.
+    settings = ("tune.num_samples=2", "tune.epochs=60", "tune.scheduler=none", "train.epochs=60", "export.int8=off",
+                "evaluate.bootstrap=100")  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(
         autodl("run", str(folder / "digits"), "--store", str(folder / "store"), "--name", "digits", "--budget", "10m",

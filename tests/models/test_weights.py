@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,9 @@ def test_name_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch,
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(
+        urllib.request, "_opener", None
+    )  # urllib keeps the proxies of its first call: for this test only
     with pytest.raises(ResourceError, match=r"could not be fetched[\s\S]*efficientnet_lite0[\s\S]*weights none"):
         build("resnet18", num_classes=2, image_size=64, weights="imagenet")
 
