@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from autodl_ray.spec.domains import Choice, Domain, Float, Int
+from autodl_ray.spec.exporting import ExportSpec
 from autodl_ray.spec.search import TuneSpec
+from autodl_ray.spec.serving import ServeSpec
 from autodl_ray.spec.training import AUGMENTS, TrainSpec
-from autodl_ray.spec.values import Bytes, Seconds, Section, parse_seconds, yaml_word
+from autodl_ray.spec.values import Bytes, Seconds, Section, parse_seconds
 
 __all__ = [
     "AUGMENTS",
@@ -147,39 +149,6 @@ class EvaluateSpec(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples for the interval of macro-F1")
     worst: int = Field(24, ge=0, le=200, description="worst mistakes shown as pictures")
-
-
-class ExportSpec(Section):
-    """What is delivered, and what INT8 has to show before it is."""
-
-    int8: Annotated[Literal["auto", "off"], BeforeValidator(yaml_word)] = Field(
-        "auto", description="auto: made, measured, and kept where it is better"
-    )
-    max_drop: float = Field(0.005, ge=0, le=0.2, description="largest accepted loss of validation accuracy")
-    min_speedup: float = Field(1.0, gt=0, description="least speed against FP32 on this machine")
-    calibration: int = Field(128, ge=8, le=5000, description="pictures of the training split that calibrate INT8")
-
-
-class ServeSpec(Section):
-    """The HTTP service: where it listens and how it scales."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    min_replicas: int = Field(1, ge=0, le=1000)
-    max_replicas: int = Field(2, ge=1, le=1000)
-    target_ongoing_requests: float = Field(4, gt=0, description="requests under way a replica aims at")
-    max_ongoing_requests: int = Field(16, ge=1, description="requests under way a replica accepts")
-    max_queued_requests: int = Field(200, ge=-1, description="waiting requests before 429; -1: no limit")
-    upscale_delay_s: float = Field(3, ge=0)
-    downscale_delay_s: float = Field(60, ge=0)
-    num_threads: int = Field(1, ge=1, le=256, description="onnxruntime threads a replica")
-    max_body_mb: float = Field(20, gt=0, le=1000, description="largest accepted request")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ServeSpec:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
-        return self
 
 
 class ExperimentSpec(Section):
