@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autodl_ray import data
@@ -23,10 +24,11 @@ from autodl_ray.pipeline.state import Run, begin, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
 from autodl_ray.runtime.cluster import kill_ray_now, start_ray_in_background, stop_ray
-from autodl_ray.runtime.disk import disk_guard
+from autodl_ray.runtime.disk import DiskGuard, disk_guard
 from autodl_ray.spec import ExperimentSpec
 from autodl_ray.train.telemetry import LogConfig
 from autodl_ray.train.telemetry.tracking import Tracker
+from autodl_ray.tune.workspace import free_paused
 
 __all__ = ["run", "run_name"]
 
@@ -81,7 +83,7 @@ def run(
                 budget = Budget(spec.budget_s, record.counted_s, budget.started)
                 context = Context(store, name, spec.seed, budget, progress, stop, disk_limit=spec.disk_limit)
                 try:
-                    with Tracker(_log(spec, context)) as tracker, disk_guard(context, say=progress.say):
+                    with Tracker(_log(spec, context)) as tracker, _within_disk_limit(context):
                         result = _attempt(spec, version, record, context)
                 except Exception as error:
                     record.end("interrupted" if isinstance(error, RunInterrupted) else "failed")
@@ -93,6 +95,10 @@ def run(
             raise RunInterrupted(error.what, hint=f"resume: {resume_line}" if resume_line else error.hint) from error
         finally:
             stop_ray()
+
+
+def _within_disk_limit(context: Context) -> AbstractContextManager[DiskGuard | None]:
+    return disk_guard(context, say=context.progress.say, last_resort=lambda: free_paused(context.folder))
 
 
 def _check_parts(spec: ExperimentSpec) -> None:

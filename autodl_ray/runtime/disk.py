@@ -24,6 +24,8 @@ EVERY_S = 2.0
 _SHARE_OF_TIME = 0.01  # that measuring may take
 _CHECKPOINTS = frozenset({"last.pt", "last.prev.pt"})
 _LATELY_S = 600.0
+_DELIVERED = 4
+"""Times its weights, rounded up, that a bundle takes: weights, ONNX and INT8 beside the one that it replaces."""
 _MiB = 2**20
 
 Freer = Callable[[], None]
@@ -38,12 +40,14 @@ class Usage:
         parts: Bytes by the folder that holds them, the largest first.
         checkpoint: Size of the largest checkpoint, in bytes.
         trainings: Checkpoints that were written lately: so many trainings run.
+        weights: Size of the largest file of a model's weights, in bytes.
     """
 
     total: int
     parts: tuple[tuple[Path, int], ...]
     checkpoint: int = 0
     trainings: int = 0
+    weights: int = 0
 
     def largest(self, count: int = 4) -> str:
         """Return the largest parts in one line."""
@@ -54,7 +58,7 @@ def measure(folders: Sequence[Path]) -> Usage:
     """Add up what lies in the folders; what disappears meanwhile does not count."""
     by_folder: dict[Path, int] = {}
     seen: set[tuple[int, int]] = set()
-    checkpoint = trainings = 0
+    checkpoint = trainings = weights = 0
     lately = time.time() - _LATELY_S
     for folder in folders:
         for path, facts in _files(folder):
@@ -68,8 +72,10 @@ def measure(folders: Sequence[Path]) -> Usage:
             if name in _CHECKPOINTS:
                 checkpoint = max(checkpoint, size)
                 trainings += name == "last.pt" and facts.st_mtime > lately
+            elif name.endswith(".safetensors"):
+                weights = max(weights, size)
     parts = sorted(by_folder.items(), key=lambda item: -item[1])
-    return Usage(sum(by_folder.values()), tuple(parts), checkpoint, trainings)
+    return Usage(sum(by_folder.values()), tuple(parts), checkpoint, trainings, weights)
 
 
 @dataclass
@@ -77,8 +83,8 @@ class DiskGuard:
     """Watches over the disk that a run takes.
 
     Others write all the time, so it acts before the limit is reached: there has to be room for a checkpoint of each
-    training that runs (a stop writes one beside what is there) and for one that is half written, and for three times
-    what was written between the last two looks.
+    training that runs (a stop writes one beside what is there) and for one that is half written, for the next
+    bundle, and for three times what was written between the last two looks.
 
     Attributes:
         limit: Most bytes that ``folders`` may take.
@@ -135,7 +141,8 @@ class DiskGuard:
 
     def _room(self, usage: Usage) -> int:
         """Bytes that must stay free below the limit."""
-        return max((usage.trainings + 1) * usage.checkpoint, 3 * self._growth, self.limit // 20)
+        delivered = _DELIVERED * usage.weights
+        return max((usage.trainings + 1) * usage.checkpoint, 3 * self._growth, delivered, self.limit // 20)
 
     def _free_on_disk(self) -> int:
         with contextlib.suppress(OSError, StopIteration):

@@ -56,9 +56,11 @@ class Checkpoints:
         """
         notes: list[str] = []
         state = _newest(self.folder, notes)
-        if state is not None:
-            kept = state.pop(_KEPT, [])
-            self.best.restore([Kept(int(epoch), (float(a), float(b))) for epoch, a, b in kept])
+        if state is None:
+            self.best.recall()  # the training is made again: the same epochs give the same weights
+            return None, tuple(notes)
+        kept = state.pop(_KEPT, [])
+        self.best.restore([Kept(int(epoch), (float(a), float(b))) for epoch, a, b in kept])
         return state, tuple(notes)
 
     def save(self, state: dict[str, Any]) -> None:

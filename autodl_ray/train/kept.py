@@ -76,6 +76,14 @@ class BestWeights:
         self._name_by_place()
         self.settle()
 
+    def recall(self) -> None:
+        """Go back to what the index says, where there is no checkpoint to tell."""
+        try:
+            rows = json.loads((self.folder / INDEX).read_text())
+            self.restore([Kept(int(row["epoch"]), (float(row["rank"][0]), float(row["rank"][1]))) for row in rows])
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
+            return  # there is none, or it is not readable: the training finds its best epochs again
+
     def _with(self, new: Kept) -> tuple[Kept, ...]:
         others = [entry for entry in self.entries if entry.epoch != new.epoch]
         return tuple(sorted([*others, new], key=lambda entry: entry.order)[: self.keep])

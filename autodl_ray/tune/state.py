@@ -151,11 +151,12 @@ class SweepState:
         self._observe(trial)
 
     def _epoch(self, trial: TrialState, metrics: dict[str, Any]) -> None:
-        if trial.curve and int(metrics["epoch"]) <= trial.epochs:  # made again, after a damaged checkpoint
+        if trial.curve and int(metrics["epoch"]) <= trial.epochs:  # made again: its checkpoint was damaged or is gone
             others = [row for row in trial.curve if row["epoch"] != metrics["epoch"]]
             trial.curve = sorted([*others, metrics], key=lambda row: int(row["epoch"]))
-        else:
-            trial.curve.append(metrics)
+            self._observe(trial)
+            return  # it was judged then; the scheduler has let it go on since
+        trial.curve.append(metrics)
         seen = self._observe(trial)
         verdict = self._judge(seen, metrics)
         if verdict.kind == "go_on":

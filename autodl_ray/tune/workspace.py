@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "free_paused"]
 
 WEIGHTS = "best.safetensors"
 PROGRESS = "progress.json"
@@ -66,3 +67,26 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the last sweep of the run takes "work" along
             self.folder.parent.rmdir()
+
+
+def free_paused(run: Path) -> None:
+    """Delete the checkpoints of all paused trials of a run; those that go on later are made again from the beginning.
+
+    Safe beside a running sweep: who is paused stands in the journal, the same seed makes the same epochs again, and the
+    weights of the best epochs stay.
+    """
+    for journal in run.glob("*.journal.jsonl"):
+        folder = Workspace(run / "work" / journal.name.removesuffix(".journal.jsonl"), journal)
+        for trial in _paused(journal):
+            for path in folder.trial(trial).glob("last*.pt"):
+                path.unlink(missing_ok=True)
+
+
+def _paused(journal: Path) -> list[str]:
+    """The trials whose last event is that they were paused."""
+    last: dict[str, str] = {}
+    for line in journal.read_text().splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line may be half written
+            event = json.loads(line)
+            last[event["trial"]] = event["event"]
+    return [trial for trial, event in last.items() if event == "paused"]

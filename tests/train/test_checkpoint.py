@@ -229,17 +229,29 @@ def test_resumed_with_fewer_to_keep(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["best.safetensors"]
 
 
-def test_begun_anew_the_old_weights_stay_until_there_are_better_ones(tmp_path: Path) -> None:
+def test_begun_anew_the_old_weights_stay_until_their_epochs_are_made_again(tmp_path: Path) -> None:
     keep(tmp_path, {1: 0.1, 2: 0.2}, keep=2)
     for name in ("last.pt", "last.prev.pt"):
         flip(tmp_path / name)
     anew = Checkpoints(tmp_path, keep=2)
     assert anew.load()[0] is None
-    assert weight_in(tmp_path / "best.safetensors") == 2.0
     anew.keep_best(net(7.0), rank=(0.0, 0.0), epoch=1)
     anew.save(state(1))
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["best.safetensors"]
-    assert weight_in(tmp_path / "best.safetensors") == 7.0
+    assert [weight_in(tmp_path / name) for name in ("best.safetensors", "best-2.safetensors")] == [2.0, 7.0]
+    anew.keep_best(net(8.0), rank=(-0.1, 0.0), epoch=2)  # elsewhere, and it came out worse
+    anew.save(state(2))
+    assert [weight_in(tmp_path / name) for name in ("best.safetensors", "best-2.safetensors")] == [7.0, 8.0]
+
+
+def test_an_index_that_is_not_readable_is_as_none(tmp_path: Path) -> None:
+    keep(tmp_path, {1: 0.1}, keep=1)
+    for name in ("last.pt", "last.prev.pt"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "best.json").write_text('[{"epoch": 1')
+    anew = Checkpoints(tmp_path)
+    assert anew.load() == (None, ())
+    anew.keep_best(net(5.0), rank=(0.0, 0.0), epoch=1)
+    assert weight_in(tmp_path / "best.safetensors") == 5.0
 
 
 def test_weights_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,31 @@ def test_a_lost_trial_is_begun_once_more_and_not_scored(tmp_path: Path) -> None:
     assert engine.state.observed()[0].status == "failed"
 
 
+def test_checkpoints_of_paused_trials_deleted_cost_epochs_and_change_nothing(tmp_path: Path) -> None:
+    """The disk limit may take the checkpoint of any paused trial: it is made again and not judged twice."""
+    boards, made = [], []
+    for name, lose in (("undisturbed", False), ("lost", True)):
+        path = tmp_path / f"{name}.jsonl"
+        at: dict[str, int] = {}  # the epoch of each checkpoint
+        epochs = 0
+        with Journal(path) as journal:
+            engine = opened(journal, path, num_samples=12, search="curves", scheduler="freeze_thaw")
+            while (trial := engine.next_trial()) is not None:
+                goes_on = True
+                while goes_on and at.get(trial.id, 0) < EPOCHS:
+                    epoch = at[trial.id] = at.get(trial.id, 0) + 1
+                    epochs += 1
+                    goes_on = engine.report(trial.id, {"epoch": epoch, "accuracy": accuracy(trial.params, epoch)})
+                if goes_on:
+                    engine.ended(trial.id)
+                elif lose:
+                    at.pop(trial.id)
+            boards.append([(t.id, t.params, t.epochs, engine.state.value(t)) for t in engine.state.trials.values()])
+        made.append(epochs)
+    assert boards[0] == boards[1]
+    assert made[1] > made[0]
+
+
 def test_a_failed_trial_does_not_end_the_sweep_and_an_interrupted_one_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     with Journal(path) as journal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from autodl_ray.tune.leaderboard import leaderboard
 from autodl_ray.tune.records import TrialRecord
-from autodl_ray.tune.workspace import Workspace
+from autodl_ray.tune.workspace import Workspace, free_paused
 
 
 def test_only_the_best_and_the_running_are_kept(tmp_path: Path) -> None:
@@ -29,6 +30,22 @@ def test_only_the_best_and_the_running_are_kept(tmp_path: Path) -> None:
     assert space.weights("t0001") == space.folder / "t0001" / "best.safetensors"
     space.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_paused_trials_lose_their_checkpoints(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "work" / "sweep", tmp_path / "sweep.journal.jsonl")
+    events = [("t0000", "epoch"), ("t0000", "paused"), ("t0001", "paused"), ("t0001", "resumed"), ("t0002", "epoch")]
+    lines = [json.dumps({"event": "begun", "version": 1})]
+    lines += [json.dumps({"event": event, "trial": trial}) for trial, event in events]
+    space.journal.write_text("\n".join([*lines, '{"event": "pau']))
+    for trial in ("t0000", "t0001", "t0002"):
+        space.trial(trial).mkdir(parents=True)
+        for name in ("last.pt", "last.prev.pt", "best.safetensors"):
+            (space.trial(trial) / name).write_text(trial)
+    free_paused(tmp_path)
+    left = {t: sorted(p.name for p in space.trial(t).iterdir()) for t in ("t0000", "t0001", "t0002")}
+    whole = ["best.safetensors", "last.prev.pt", "last.pt"]
+    assert left == {"t0000": ["best.safetensors"], "t0001": whole, "t0002": whole}
 
 
 def test_beginning_anew_keeps_the_old_journal(tmp_path: Path) -> None:
