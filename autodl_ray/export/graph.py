@@ -122,11 +122,17 @@ def _resize(nodes: _Nodes, values: str, sizes: str) -> str:
 
 
 def _normalise(nodes: _Nodes, values: str, preprocess: Preprocess, name: str) -> str:
-    """(x / 255 - mean) / std as one product and one sum, after the scaling where there are fewer values."""
-    mean, std = (np.asarray(v, dtype=np.float64).reshape(3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    """(x / 255 - mean) / std as a batch norm whose statistics are 0 and 1.
+
+    One pass instead of a product and a sum; and in a graph with QuantizeLinear nodes onnxruntime would turn those two
+    to a channels-last layout, where they are ten times slower: a fifth of all the time of an INT8 network.
+    """
+    mean, std = (np.asarray(v, dtype=np.float64) for v in (preprocess.mean, preprocess.std))
     factor = nodes.constant("factor", (1.0 / (255.0 * std)).astype(np.float32))
     shift = nodes.constant("shift", (-mean / std).astype(np.float32))
-    return nodes.add("Add", [nodes.add("Mul", [values, factor], "product"), shift], name)
+    zeros = nodes.constant("zeros", np.zeros(3, dtype=np.float32))
+    ones = nodes.constant("ones", np.ones(3, dtype=np.float32))
+    return nodes.add("BatchNormalization", [values, factor, shift, zeros, ones], name, epsilon=0.0)
 
 
 def _sizes(nodes: _Nodes, preprocess: Preprocess) -> str:
