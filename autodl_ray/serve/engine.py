@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.errors import AutoDLError, near_names
+from autodl_ray.errors import AutoDLError
 from autodl_ray.images import MAX_PIXELS, ImageArray, decode_image
-from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.batching import Batching, Lane, Lanes, choose_batching, measure_batches
+from autodl_ray.serve.rollout import Seen, takes_new
 from autodl_ray.tasks.classification import top_k
 
-__all__ = ["Answers", "Classifies", "Engine", "ServedModel", "UnknownModelError", "open_models", "reason", "select"]
+__all__ = ["Classifies", "Engine", "NextModel", "ServedModel", "open_models", "reason"]
 
 _T = TypeVar("_T")
 _WARM_UP_SIDE = 64  # px; every bundle takes any size
+
+Probabilities = npt.NDArray[np.float32]
 
 
 class Classifies(Protocol):
     """What a model has to do to be served: :class:`autodl_ray.models.predictor.Predictor` does."""
 
-    def __call__(self, images: Sequence[ImageArray]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: Sequence[ImageArray]) -> Probabilities:
         """Return (N, C) float32 probabilities for N pictures (H, W, 3) uint8 of any sizes."""
         ...
 
 
-class UnknownModelError(LookupError):
-    """There is no model of that name, or no such version; the message says what there is."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
-    """One model as it is served.
+    """One version of a model as it is served.
 
     Attributes:
         name: What it is called in URLs and answers.
@@ -46,6 +44,8 @@ class ServedModel:
         dataset: Id of the dataset version it learned from.
         classes: C class names in the order of the probabilities.
         predict: The model itself.
+        side: Pixels of its input's side; what batches are measured with.
+        seen: Its answers in this replica since it is served.
     """
 
     name: str
@@ -53,171 +53,240 @@ class ServedModel:
     dataset: str
     classes: tuple[str, ...]
     predict: Classifies
+    side: int = _WARM_UP_SIDE
+    seen: Seen = field(default_factory=Seen)
 
     def facts(self) -> dict[str, Any]:
         """Return what is told about it: ``model``, ``version``, ``dataset``."""
         return {"model": self.name, "version": self.version, "dataset": self.dataset}
 
 
-class Answers(Protocol):
-    """What the HTTP application asks of what is behind it; :class:`Engine` is one, a router to others may be one too.
+@dataclass
+class NextModel:
+    """A new version beside the one that is served.
 
     Attributes:
-        models: Name → the version that answers when none is asked for; the first is the default model.
-        max_pixels: Pictures with more are refused before they are decoded.
+        model: The new version.
+        rollout: Id of the rollout.
+        share: Of the request keys that it answers.
+        shadow: Share of the other requests that it answers too, unseen.
+        old: What was seen of the old version since it came.
+        since: When it began to answer, seconds of the monotonic clock.
     """
 
-    models: Mapping[str, ServedModel]
-    max_pixels: int
-
-    def listing(self) -> Sequence[ServedModel]:
-        """Return every version of every model."""
-        ...
-
-    def select(self, name: str | None = None, version: str | None = None, *, key: str = "") -> ServedModel:
-        """Choose who answers.
-
-        Args:
-            name: None: the default model.
-            version: None: as the service decides, e.g. by the shares of a canary.
-            key: Requests with the same key get the same version.
-
-        Raises:
-            UnknownModelError: There is none.
-        """
-        ...
-
-    async def scores(self, model: ServedModel, data: bytes) -> npt.NDArray[np.float32]:
-        """Return (C,) float32 probabilities of the picture in ``data``.
-
-        Raises:
-            DatasetError: The bytes are no usable picture.
-        """
-        ...
-
-    async def probabilities(self, model: ServedModel, images: Sequence[ImageArray]) -> npt.NDArray[np.float32]:
-        """Return (N, C) float32 probabilities for N decoded pictures."""
-        ...
-
-    async def run(self, work: Callable[..., _T], *args: Any) -> _T:
-        """Run ``work`` off the event loop."""
-        ...
-
-
-def select(versions: Sequence[ServedModel], name: str | None, version: str | None) -> ServedModel:
-    """Return the first of ``versions`` that has this name and version; None: any.
-
-    Raises:
-        UnknownModelError: There is none; the message names what there is.
-    """
-    named = [model for model in versions if name is None or model.name == name]
-    if not named and name is not None:
-        names = list(dict.fromkeys(model.name for model in versions))
-        hint = near_names(name, names) or f"there is {', '.join(names)}."
-        raise UnknownModelError(f"There is no model {name[:60]!r}; {hint}")
-    for model in named:
-        if version is None or model.version == version:
-            return model
-    there = ", ".join(model.version for model in named)
-    raise UnknownModelError(f"Model {named[0].name!r} has no version {str(version)[:60]!r}; there is {there}.")
+    model: ServedModel
+    rollout: str
+    share: float
+    shadow: float
+    old: Seen = field(default_factory=Seen)
+    since: float = field(default_factory=time.monotonic)
+    debt: float = 0.0
 
 
 class Engine:
-    """Models and a thread pool, so that decoding and inference never hold up the event loop.
+    """Models and a few threads, so that decoding and inference never hold up the event loop.
 
     Args:
-        models: At least one; the first is the default, and the first of a name is that model's default version.
-        num_threads: Pictures worked on at a time.
+        models: At least one; the first is the default.
+        num_threads: Threads that decode and infer; each call takes one.
         max_pixels: Pictures with more are refused before they are decoded.
-        metrics: Where times and batches are entered.
     """
 
-    def __init__(
-        self,
-        models: Sequence[ServedModel],
-        *,
-        num_threads: int = 1,
-        max_pixels: int = MAX_PIXELS,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self._versions = tuple(models)
-        self.models: Mapping[str, ServedModel] = {model.name: model for model in reversed(models)}
-        self.models = {model.name: self.models[model.name] for model in models}
-        self.default = models[0]
+    def __init__(self, models: Sequence[ServedModel], *, num_threads: int = 1, max_pixels: int = MAX_PIXELS) -> None:
+        self.models = {model.name: model for model in models}
+        self.next: dict[str, NextModel] = {}
         self.max_pixels = max_pixels
-        self.metrics = metrics or Metrics()
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="inference")
+        self._default = models[0].name
+        self._lanes = Lanes(num_threads)
+        self._other = self._lanes.add(Lane(_call_each))
+        self._of: dict[int, Lane] = {}
+        self._batching: dict[str, Batching] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        for model in models:
+            self._open_lane(model)
 
-    def listing(self) -> Sequence[ServedModel]:
-        """Return every version of every model."""
-        return self._versions
+    @property
+    def default(self) -> ServedModel:
+        """The model that is asked when none is named."""
+        return self.models[self._default]
 
-    def select(self, name: str | None = None, version: str | None = None, *, key: str = "") -> ServedModel:
-        """Return the model of that name and version; see :meth:`Answers.select`."""
-        if version is None and (name is None or name in self.models):
-            return self.default if name is None else self.models[name]
-        return select(self._versions, name, version)
+    def pick(self, model: ServedModel, key: bytes) -> ServedModel:
+        """Return the version that answers requests with this key: the new one for its share of the keys."""
+        candidate = self.next.get(model.name)
+        if candidate is not None and takes_new(key, candidate.rollout, candidate.share):
+            return candidate.model
+        return model
 
     async def run(self, work: Callable[..., _T], *args: Any) -> _T:
-        """Run ``work`` in the pool and wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        """Run ``work`` in one of the threads and wait for it."""
+        result: _T = await self._lanes.do(self._other, (work, args))
+        return result
 
-    async def scores(self, model: ServedModel, data: bytes) -> npt.NDArray[np.float32]:
-        """Return (C,) float32 probabilities of the picture in ``data``.
+    async def classify(self, model: ServedModel, data: bytes, k: int) -> list[dict[str, object]]:
+        """Return the ``k`` likeliest classes of the picture in ``data``.
 
         Raises:
             DatasetError: The bytes are no usable picture.
         """
-        self.metrics.count("autodl_queue_pictures")
-        return await self.run(self._scores, model, data, time.perf_counter())
+        return top_k((await self._ask(model, data, 1))[0], model.classes, k)
 
-    async def probabilities(self, model: ServedModel, images: Sequence[ImageArray]) -> npt.NDArray[np.float32]:
+    async def probabilities(self, model: ServedModel, images: Sequence[ImageArray]) -> Probabilities:
         """Return (N, C) float32 probabilities for N decoded pictures."""
-        self.metrics.count("autodl_queue_pictures", by=len(images))
-        return await self.run(self._probabilities, model, images, time.perf_counter())
-
-    async def classify(self, model: ServedModel, data: bytes, k: int) -> list[dict[str, object]]:
-        """Return the ``k`` likeliest classes of the picture in ``data``."""
-        return top_k(await self.scores(model, data), model.classes, k)
+        return await self._ask(model, images, len(images))
 
     async def decode(self, data: bytes) -> ImageArray:
-        """Decode a picture to (H, W, 3) uint8."""
-        return await self.run(lambda: decode_image(data, max_pixels=self.max_pixels))
+        """Decode a picture to (H, W, 3) uint8.
+
+        Raises:
+            DatasetError: The bytes are no usable picture.
+        """
+        return await self.run(self._decode, data)
 
     def warm_up(self) -> float:
         """Answer one grey picture with every model; returns the seconds it took."""
         started = time.perf_counter()
-        grey = np.full((_WARM_UP_SIDE, _WARM_UP_SIDE, 3), 127, np.uint8)
-        for model in self._versions:
-            model.predict([grey])
+        for model in self.models.values():
+            model.predict([_grey(_WARM_UP_SIDE)])
         return time.perf_counter() - started
+
+    def tune(self, *, latency_target_s: float | None = None) -> dict[str, Batching]:
+        """Measure how each model takes batches, and choose by it; returns the choices by name."""
+        for model in self.models.values():
+            self._batching[model.name] = self._choose(model, latency_target_s)
+            self._lane(model).batching = self._batching[model.name]
+        return dict(self._batching)
+
+    def offer(self, candidate: NextModel) -> None:
+        """Let a new version answer its share beside the old one."""
+        self._open_lane(candidate.model)
+        self.next[candidate.model.name] = candidate
+
+    def take_over(self, model: ServedModel) -> None:
+        """Serve this version from now on; requests that the old one has begun are still answered by it."""
+        self._open_lane(model)
+        self.models = {**self.models, model.name: model}
+        self.next.pop(model.name, None)
+
+    def withdraw(self, name: str) -> None:
+        """Let the new version of a model answer no more."""
+        self.next.pop(name, None)
+
+    def sweep(self) -> None:
+        """Let go of versions that are not served any more and have nothing under way."""
+        served = {id(m) for m in (*self.models.values(), *(n.model for n in self.next.values()))}
+        for key in [key for key in self._of if key not in served]:
+            if self._lanes.remove(self._of[key]):
+                del self._of[key]
 
     def close(self) -> None:
         """Let the threads end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
 
-    def _scores(self, model: ServedModel, data: bytes, asked: float) -> npt.NDArray[np.float32]:
-        start = self._taken(model, 1, asked)
-        image = decode_image(data, max_pixels=self.max_pixels)
-        decoded = time.perf_counter()
-        self.metrics.observe("autodl_stage_seconds", decoded - start, ("decode", model.name, model.version))
-        return self._predict(model, [image], decoded)[0]
-
-    def _probabilities(self, model: ServedModel, images: Sequence[ImageArray], asked: float) -> npt.NDArray[np.float32]:
-        return self._predict(model, images, self._taken(model, len(images), asked))
-
-    def _taken(self, model: ServedModel, count: int, asked: float) -> float:
-        now = time.perf_counter()
-        self.metrics.count("autodl_queue_pictures", by=-count)
-        self.metrics.observe("autodl_stage_seconds", now - asked, ("queue", model.name, model.version))
-        return now
-
-    def _predict(self, model: ServedModel, images: Sequence[ImageArray], start: float) -> npt.NDArray[np.float32]:
-        answer = model.predict(images)
-        labels = (model.name, model.version)
-        self.metrics.observe("autodl_stage_seconds", time.perf_counter() - start, ("infer", *labels))
-        self.metrics.observe("autodl_batch_pictures", len(images), labels)
+    async def _ask(self, model: ServedModel, item: bytes | Sequence[ImageArray], weight: int) -> Probabilities:
+        candidate = self.next.get(model.name)
+        if candidate is None:
+            return await self._timed(model, item, weight, (model.seen,))
+        if model is candidate.model:
+            try:
+                answer = await self._timed(model, item, weight, (model.seen,))
+            except AutoDLError:
+                raise
+            except Exception:  # the new version failed: the old one answers
+                return await self._timed(self.models[model.name], item, weight, (candidate.old,))
+            self._shadow(candidate, self.models[model.name], item, weight, answer, share=0.1)
+        else:
+            answer = await self._timed(model, item, weight, (model.seen, candidate.old))
+            self._shadow(candidate, candidate.model, item, weight, answer, share=candidate.shadow)
         return answer
+
+    async def _timed(
+        self, model: ServedModel, item: bytes | Sequence[ImageArray], weight: int, tallies: Sequence[Seen]
+    ) -> Probabilities:
+        began, failed = time.perf_counter(), False
+        try:
+            answer: Probabilities = await self._lanes.do(self._lane(model), item, weight=weight)
+        except AutoDLError:  # the input's fault
+            raise
+        except Exception:
+            failed = True
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            for tally in tallies:
+                tally.answered(seconds, failed=failed)
+        return answer
+
+    def _shadow(
+        self,
+        candidate: NextModel,
+        other: ServedModel,
+        item: bytes | Sequence[ImageArray],
+        weight: int,
+        answer: Probabilities,
+        *,
+        share: float,
+    ) -> None:
+        """Let the other version answer every so many requests too, unseen, and compare."""
+        candidate.debt += share
+        if candidate.debt < 1 or len(self._background) > 4:  # under load comparing is what is left out
+            return
+        candidate.debt -= 1
+        task = asyncio.get_running_loop().create_task(self._compare(candidate, other, item, weight, answer))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _compare(
+        self,
+        candidate: NextModel,
+        other: ServedModel,
+        item: bytes | Sequence[ImageArray],
+        weight: int,
+        answer: Probabilities,
+    ) -> None:
+        is_new = other is candidate.model
+        try:
+            theirs = await self._timed(other, item, weight, (other.seen,) if is_new else ())
+        except Exception:  # counted
+            return
+        mine, his = self.models[other.name].classes if is_new else candidate.model.classes, other.classes
+        candidate.model.seen.compared += weight
+        candidate.model.seen.disagreed += sum(
+            mine[a] != his[b] for a, b in zip(answer.argmax(1), theirs.argmax(1), strict=True)
+        )
+
+    def _choose(self, model: ServedModel, latency_target_s: float | None) -> Batching:
+        grey = _grey(model.side)
+        seconds = measure_batches(lambda n: model.predict([grey] * n))
+        return choose_batching(seconds, latency_target_s=latency_target_s)
+
+    def _lane(self, model: ServedModel) -> Lane:
+        return self._of.get(id(model)) or self._open_lane(model)
+
+    def _open_lane(self, model: ServedModel) -> Lane:
+        if id(model) not in self._of:
+            lane = Lane(lambda items: self._work(model, items), self._batching.get(model.name, Batching()))
+            self._of[id(model)] = self._lanes.add(lane)
+        return self._of[id(model)]
+
+    def _decode(self, data: bytes) -> ImageArray:
+        return decode_image(data, max_pixels=self.max_pixels)
+
+    def _work(self, model: ServedModel, items: Sequence[bytes | Sequence[ImageArray]]) -> list[Any]:
+        """Answer a batch; a broken picture fails alone."""
+        results: list[Any] = []
+        pictures: list[ImageArray] = []
+        for item in items:
+            try:
+                new = [self._decode(item)] if isinstance(item, bytes) else list(item)
+            except AutoDLError as error:
+                results.append(error)
+                continue
+            results.append(slice(len(pictures), len(pictures) + len(new)))
+            pictures += new
+        if not pictures:
+            return [np.empty((0, len(model.classes)), np.float32) if isinstance(r, slice) else r for r in results]
+        answer = model.predict(pictures)
+        return [answer[r] if isinstance(r, slice) else r for r in results]
 
 
 def open_models(bundles: Sequence[tuple[str, str | Path]], *, num_threads: int) -> list[ServedModel]:
@@ -225,7 +294,7 @@ def open_models(bundles: Sequence[tuple[str, str | Path]], *, num_threads: int) 
 
     Args:
         bundles: (name, folder) of each.
-        num_threads: onnxruntime threads of each.
+        num_threads: onnxruntime threads of a call.
 
     Raises:
         BundleError: A bundle is damaged, truncated or of a newer schema.
@@ -236,7 +305,8 @@ def open_models(bundles: Sequence[tuple[str, str | Path]], *, num_threads: int) 
     for name, folder in bundles:
         predictor = Predictor.open(folder, num_threads=num_threads)
         info = predictor.info
-        models.append(ServedModel(name, info.version, info.dataset_id, info.classes, predictor))
+        side = info.preprocess.size
+        models.append(ServedModel(name, info.version, info.dataset_id, info.classes, predictor, side))
     return models
 
 
@@ -244,3 +314,17 @@ def reason(error: AutoDLError) -> str:
     """Say in one line what was wrong with the input, for an answer."""
     details = [f"{key}: {value}" for key, value in (("seen", error.seen), ("accepted", error.accepted)) if value]
     return error.what + (f" ({'; '.join(details)})" if details else "")
+
+
+def _grey(side: int) -> ImageArray:
+    return np.full((side, side, 3), 127, np.uint8)
+
+
+def _call_each(items: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    results: list[Any] = []
+    for work, arguments in items:
+        try:
+            results.append(work(*arguments))
+        except Exception as error:
+            results.append(error)
+    return results
