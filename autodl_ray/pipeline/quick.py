@@ -13,7 +13,8 @@ from autodl_ray.artifacts import Artifact, TrainSamples, write_atomic
 from autodl_ray.images import decode_image
 from autodl_ray.pipeline.candidates import candidate_of
 from autodl_ray.pipeline.result import LeaderboardRow
-from autodl_ray.pipeline.state import Contender, Network, Run
+from autodl_ray.pipeline.screening import Network
+from autodl_ray.pipeline.state import Contender, Run
 from autodl_ray.seeding import rng_for, seed_for
 
 __all__ = ["quick_model"]

@@ -102,5 +102,5 @@ class RunResult:
             "int8": self.int8,
             "test": self.report.meta,
             "leaderboard": [row.to_json() for row in self.leaderboard],
-            **{name: self.facts[name] for name in ("repeat", "limits") if name in self.facts},
+            **{name: self.facts[name] for name in ("repeat", "limits", "screening") if name in self.facts},
         }

@@ -20,6 +20,7 @@ from autodl_ray.pipeline.quick import quick_model
 from autodl_ray.pipeline.record import RunRecord, identity_digest
 from autodl_ray.pipeline.repeats import repeat_training
 from autodl_ray.pipeline.result import LeaderboardRow, RunResult
+from autodl_ray.pipeline.screening import screening_facts
 from autodl_ray.pipeline.state import Run, begin, decide_metric, ranked
 from autodl_ray.pipeline.steps import finish, search
 from autodl_ray.runtime import Budget, Context, Progress, StopFlag
@@ -103,10 +104,10 @@ def _within_disk_limit(context: Context) -> AbstractContextManager[DiskGuard | N
 
 def _check_parts(spec: ExperimentSpec) -> None:
     """Refuse a model, a loss or a precision that is not to be had before any picture is read."""
-    if spec.model.name != "auto":
+    for name in sorted({model.name for model in spec.model.alternatives()} - {"auto"}):
         from autodl_ray.models.zoo import find_entry
 
-        find_entry(spec.model.name)
+        find_entry(name)
     if ":" in spec.train.loss:
         from autodl_ray.models.custom import import_dotted
 
@@ -146,6 +147,8 @@ def run_name(spec: ExperimentSpec, version: DatasetVersion) -> str:
 
 def _attempt(spec: ExperimentSpec, version: DatasetVersion, record: RunRecord, context: Context) -> RunResult:
     state = begin(spec, version, context)
+    if spec.model.candidates:
+        state.facts["screening"] = screening_facts(context.folder)
     state.log = _log(spec, context)
     decide_metric(state)
     start_ray_in_background(Path(context.store.root))  # takes seconds; the quick model is made meanwhile
@@ -252,5 +255,5 @@ def _look_up(record: RunRecord, store: Store, name: str, version: DatasetVersion
         winner=record.fact("winner"),
         seconds=record.spent_s,
         repeated=True,
-        facts={name: fact for name in ("repeat", "limits") if (fact := record.fact(name)) is not None},
+        facts={name: fact for name in ("repeat", "limits", "screening") if (fact := record.fact(name)) is not None},
     )

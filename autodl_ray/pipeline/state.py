@@ -9,27 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autodl_ray.artifacts import DatasetVersion
 from autodl_ray.data.stream import StreamSource
-from autodl_ray.images import Preprocess
 from autodl_ray.pipeline.feeding import Balanced, balance, open_stream
 from autodl_ray.pipeline.result import LeaderboardRow
+from autodl_ray.pipeline.screening import Network, choose_network
 from autodl_ray.runtime import Context
 from autodl_ray.runtime.cluster import ensure_ray
 from autodl_ray.spec import ExperimentSpec
 
 if TYPE_CHECKING:
-    from autodl_ray.models.zoo import ZooEntry
     from autodl_ray.train.telemetry import LogConfig
 
-__all__ = ["Contender", "Network", "Run", "begin", "choose_network", "decide_metric", "ranked"]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model of the zoo as this run uses it."""
-
-    entry: ZooEntry
-    preprocess: Preprocess
-    weights: str
+__all__ = ["Contender", "Run", "begin", "decide_metric", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -101,18 +91,11 @@ class Run:
         return max(self.contenders, key=lambda c: (round(getattr(c.row, self.metric), 6), -c.row.seconds))
 
 
-def choose_network(spec: ExperimentSpec, version: DatasetVersion) -> Network:
-    """Choose model, input and weights for the pictures of ``version``, how many they are, and the budget."""
-    from autodl_ray.models.zoo import choose
-
-    return Network(*choose(spec.model, version.image_size, num_train=len(version.train), budget_s=spec.budget_s))
-
-
 def begin(spec: ExperimentSpec, version: DatasetVersion, context: Context) -> Run:
     """Choose the network, and fill in its recipe where the specification gives nothing itself."""
     from autodl_ray.models.zoo import with_recipe
 
-    network = choose_network(spec, version)
+    network = choose_network(spec, version, context)
     train = with_recipe(spec.train, network.entry)
     given = {name: getattr(spec, name) for name in spec.model_fields_set}
     return Run(ExperimentSpec.model_validate({**given, "train": train}), context, version, network)

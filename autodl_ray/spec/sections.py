@@ -24,6 +24,7 @@ __all__ = [
     "Float",
     "Int",
     "LogSpec",
+    "ModelCandidate",
     "ModelSpec",
     "Seconds",
     "ServeSpec",
@@ -95,6 +96,15 @@ class DataSpec(Section):
         return path
 
 
+class ModelCandidate(Section):
+    """One of several networks to choose from; what is not given is as in ``model``."""
+
+    name: str | None = None
+    weights: str | None = None
+    image_size: int | Literal["auto"] | None = None
+    fit: Literal["stretch", "crop", "pad"] | None = None
+
+
 class ModelSpec(Section):
     """Which network, from which weights, at which input size."""
 
@@ -112,12 +122,25 @@ class ModelSpec(Section):
     fit: Literal["stretch", "crop", "pad"] = Field(
         "stretch", description="how a picture becomes square: stretch sees all of it"
     )
+    candidates: tuple[ModelCandidate, ...] = Field(
+        (),
+        max_length=16,
+        description="networks, weights and inputs to choose from by their frozen features, before anything is trained: "
+        "a list of {name, weights, image_size, fit}, what is not given is as above",
+    )
 
     @model_validator(mode="after")
     def _size(self) -> ModelSpec:
-        if self.image_size != "auto" and not 8 <= self.image_size <= 1024:
-            raise ValueError(f"image_size is 8 to 1024 px, got {self.image_size}")
+        for size in (self.image_size, *(candidate.image_size for candidate in self.candidates)):
+            if isinstance(size, int) and not 8 <= size <= 1024:
+                raise ValueError(f"image_size is 8 to 1024 px, got {size}")
         return self
+
+    def alternatives(self) -> tuple[ModelSpec, ...]:
+        """Return what there is to choose from, each as a section of its own; this one where there are no candidates."""
+        plain = self.model_dump(exclude={"candidates"})
+        given = [candidate.model_dump(exclude_none=True) for candidate in self.candidates]
+        return tuple(ModelSpec.model_validate({**plain, **changes}) for changes in given) or (self,)
 
 
 class LogSpec(Section):

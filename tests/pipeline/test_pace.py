@@ -10,7 +10,8 @@ import torch
 
 from autodl_ray.models.zoo import choose, with_recipe
 from autodl_ray.pipeline.pace import Pace, measure_pace
-from autodl_ray.pipeline.state import Network, Run
+from autodl_ray.pipeline.screening import Network
+from autodl_ray.pipeline.state import Run
 from autodl_ray.spec import ModelSpec, TrainSpec
 
 
