@@ -4,61 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from autodl_ray.errors import AutoDLError
 from autodl_ray.images import MAX_PIXELS, ImageArray, decode_image
+from autodl_ray.serve.answers import (
+    Answers,
+    Classifies,
+    Probabilities,
+    ServedModel,
+    UnknownModelError,
+    open_models,
+    reason,
+    select,
+)
 from autodl_ray.serve.batching import Batching, Lane, Lanes, choose_batching, measure_batches
+from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.rollout import Seen, takes_new
 from autodl_ray.tasks.classification import top_k
 
-__all__ = ["Classifies", "Engine", "NextModel", "ServedModel", "open_models", "reason"]
+__all__ = [
+    "Answers",
+    "Classifies",
+    "Engine",
+    "NextModel",
+    "ServedModel",
+    "UnknownModelError",
+    "open_models",
+    "reason",
+    "select",
+]
 
 _T = TypeVar("_T")
 _WARM_UP_SIDE = 64  # px; every bundle takes any size
-
-Probabilities = npt.NDArray[np.float32]
-
-
-class Classifies(Protocol):
-    """What a model has to do to be served: :class:`autodl_ray.models.predictor.Predictor` does."""
-
-    def __call__(self, images: Sequence[ImageArray]) -> Probabilities:
-        """Return (N, C) float32 probabilities for N pictures (H, W, 3) uint8 of any sizes."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class ServedModel:
-    """One version of a model as it is served.
-
-    Attributes:
-        name: What it is called in URLs and answers.
-        version: Of the bundle.
-        dataset: Id of the dataset version it learned from.
-        classes: C class names in the order of the probabilities.
-        predict: The model itself.
-        side: Pixels of its input's side; what batches are measured with.
-        seen: Its answers in this replica since it is served.
-    """
-
-    name: str
-    version: str
-    dataset: str
-    classes: tuple[str, ...]
-    predict: Classifies
-    side: int = _WARM_UP_SIDE
-    seen: Seen = field(default_factory=Seen)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what is told about it: ``model``, ``version``, ``dataset``."""
-        return {"model": self.name, "version": self.version, "dataset": self.dataset}
 
 
 @dataclass
@@ -87,15 +69,28 @@ class Engine:
     """Models and a few threads, so that decoding and inference never hold up the event loop.
 
     Args:
-        models: At least one; the first is the default.
+        models: At least one; the first is the default, and the first of a name is that model's default version.
         num_threads: Threads that decode and infer; each call takes one.
         max_pixels: Pictures with more are refused before they are decoded.
+        metrics: Where times and batches are entered.
     """
 
-    def __init__(self, models: Sequence[ServedModel], *, num_threads: int = 1, max_pixels: int = MAX_PIXELS) -> None:
-        self.models = {model.name: model for model in models}
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        *,
+        num_threads: int = 1,
+        max_pixels: int = MAX_PIXELS,
+        metrics: Metrics | None = None,
+    ) -> None:
+        firsts: dict[str, ServedModel] = {}
+        for model in models:
+            firsts.setdefault(model.name, model)
+        self.models: Mapping[str, ServedModel] = firsts
         self.next: dict[str, NextModel] = {}
         self.max_pixels = max_pixels
+        self.metrics = metrics or Metrics()
+        self._pinned = tuple(model for model in models if firsts[model.name] is not model)
         self._default = models[0].name
         self._lanes = Lanes(num_threads)
         self._other = self._lanes.add(Lane(_call_each))
@@ -110,10 +105,17 @@ class Engine:
         """The model that is asked when none is named."""
         return self.models[self._default]
 
-    def pick(self, model: ServedModel, key: bytes) -> ServedModel:
-        """Return the version that answers requests with this key: the new one for its share of the keys."""
+    def listing(self) -> Sequence[ServedModel]:
+        """Return every version of every model: those that answer first, then those that are asked for by version."""
+        return (*self.models.values(), *self._pinned, *(n.model for n in list(self.next.values())))
+
+    def select(self, name: str | None = None, version: str | None = None, *, key: str = "") -> ServedModel:
+        """Return the version that answers; a new one for its share of the keys. See :meth:`Answers.select`."""
+        if version is not None or (name is not None and name not in self.models):
+            return select(self.listing(), name, version)
+        model = self.models[name or self._default]
         candidate = self.next.get(model.name)
-        if candidate is not None and takes_new(key, candidate.rollout, candidate.share):
+        if candidate is not None and takes_new(key.encode(), candidate.rollout, candidate.share):
             return candidate.model
         return model
 
@@ -122,13 +124,18 @@ class Engine:
         result: _T = await self._lanes.do(self._other, (work, args))
         return result
 
-    async def classify(self, model: ServedModel, data: bytes, k: int) -> list[dict[str, object]]:
-        """Return the ``k`` likeliest classes of the picture in ``data``.
+    async def scores(self, model: ServedModel, data: bytes) -> Probabilities:
+        """Return (C,) float32 probabilities of the picture in ``data``.
 
         Raises:
             DatasetError: The bytes are no usable picture.
         """
-        return top_k((await self._ask(model, data, 1))[0], model.classes, k)
+        answer: Probabilities = (await self._ask(model, data, 1))[0]
+        return answer
+
+    async def classify(self, model: ServedModel, data: bytes, k: int) -> list[dict[str, object]]:
+        """Return the ``k`` likeliest classes of the picture in ``data``."""
+        return top_k(await self.scores(model, data), model.classes, k)
 
     async def probabilities(self, model: ServedModel, images: Sequence[ImageArray]) -> Probabilities:
         """Return (N, C) float32 probabilities for N decoded pictures."""
@@ -145,7 +152,7 @@ class Engine:
     def warm_up(self) -> float:
         """Answer one grey picture with every model; returns the seconds it took."""
         started = time.perf_counter()
-        for model in self.models.values():
+        for model in self.listing():
             model.predict([_grey(_WARM_UP_SIDE)])
         return time.perf_counter() - started
 
@@ -171,9 +178,14 @@ class Engine:
         """Let the new version of a model answer no more."""
         self.next.pop(name, None)
 
+    def keep(self, models: dict[str, ServedModel], *, default: str) -> None:
+        """Serve only these models from now on."""
+        self._default = default
+        self.models = dict(models)
+
     def sweep(self) -> None:
         """Let go of versions that are not served any more and have nothing under way."""
-        served = {id(m) for m in (*self.models.values(), *(n.model for n in self.next.values()))}
+        served = {id(model) for model in self.listing()}
         for key in [key for key in self._of if key not in served]:
             if self._lanes.remove(self._of[key]):
                 del self._of[key]
@@ -204,13 +216,15 @@ class Engine:
     ) -> Probabilities:
         began, failed = time.perf_counter(), False
         try:
-            answer: Probabilities = await self._lanes.do(self._lane(model), item, weight=weight)
+            self.metrics.count("autodl_queue_pictures", by=weight)
+            answer: Probabilities = await self._lanes.do(self._lane(model), (item, began), weight=weight)
         except AutoDLError:  # the input's fault
             raise
         except Exception:
             failed = True
             raise
         finally:
+            self.metrics.count("autodl_queue_pictures", by=-weight)
             seconds = time.perf_counter() - began
             for tally in tallies:
                 tally.answered(seconds, failed=failed)
@@ -271,11 +285,13 @@ class Engine:
     def _decode(self, data: bytes) -> ImageArray:
         return decode_image(data, max_pixels=self.max_pixels)
 
-    def _work(self, model: ServedModel, items: Sequence[bytes | Sequence[ImageArray]]) -> list[Any]:
+    def _work(self, model: ServedModel, items: Sequence[tuple[bytes | Sequence[ImageArray], float]]) -> list[Any]:
         """Answer a batch; a broken picture fails alone."""
+        labels, start = (model.name, model.version), time.perf_counter()
         results: list[Any] = []
         pictures: list[ImageArray] = []
-        for item in items:
+        for item, asked in items:
+            self.metrics.observe("autodl_stage_seconds", start - asked, ("queue", *labels))
             try:
                 new = [self._decode(item)] if isinstance(item, bytes) else list(item)
             except AutoDLError as error:
@@ -285,35 +301,12 @@ class Engine:
             pictures += new
         if not pictures:
             return [np.empty((0, len(model.classes)), np.float32) if isinstance(r, slice) else r for r in results]
+        decoded = time.perf_counter()
         answer = model.predict(pictures)
+        self.metrics.observe("autodl_stage_seconds", decoded - start, ("decode", *labels))
+        self.metrics.observe("autodl_stage_seconds", time.perf_counter() - decoded, ("infer", *labels))
+        self.metrics.observe("autodl_batch_pictures", len(pictures), labels)
         return [answer[r] if isinstance(r, slice) else r for r in results]
-
-
-def open_models(bundles: Sequence[tuple[str, str | Path]], *, num_threads: int) -> list[ServedModel]:
-    """Open bundles in this process.
-
-    Args:
-        bundles: (name, folder) of each.
-        num_threads: onnxruntime threads of a call.
-
-    Raises:
-        BundleError: A bundle is damaged, truncated or of a newer schema.
-    """
-    from autodl_ray.models.predictor import Predictor
-
-    models = []
-    for name, folder in bundles:
-        predictor = Predictor.open(folder, num_threads=num_threads)
-        info = predictor.info
-        side = info.preprocess.size
-        models.append(ServedModel(name, info.version, info.dataset_id, info.classes, predictor, side))
-    return models
-
-
-def reason(error: AutoDLError) -> str:
-    """Say in one line what was wrong with the input, for an answer."""
-    details = [f"{key}: {value}" for key, value in (("seen", error.seen), ("accepted", error.accepted)) if value]
-    return error.what + (f" ({'; '.join(details)})" if details else "")
 
 
 def _grey(side: int) -> ImageArray:

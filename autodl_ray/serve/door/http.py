@@ -71,9 +71,7 @@ class HttpConnection(asyncio.Protocol):
         connections: The open connections, for the door that closes them.
     """
 
-    def __init__(
-        self, handle: Callable[[HttpRequest], Any], limits: Limits, connections: set[HttpConnection]
-    ) -> None:
+    def __init__(self, handle: Callable[[HttpRequest], Any], limits: Limits, connections: set[HttpConnection]) -> None:
         self._handle, self._limits, self._all = handle, limits, connections
         self._numbers = itertools.count()
         self._transport: Any = None
@@ -259,9 +257,7 @@ class HttpConnection(asyncio.Protocol):
             self._wait(self._limits.idle_s if not self._begun else self._limits.receive_s)
 
 
-def _head(
-    status: int, headers: Sequence[Sequence[bytes]], size: int, request_id: bytes, *, keep_alive: bool
-) -> bytes:
+def _head(status: int, headers: Sequence[Sequence[bytes]], size: int, request_id: bytes, *, keep_alive: bool) -> bytes:
     parts = [_REASONS.get(status) or f"HTTP/1.1 {status} \r\n".encode()]
     length = named = False
     for name, value in headers:

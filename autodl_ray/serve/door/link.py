@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message
 
-from autodl_ray.serve.door.loop import new_loop
 from autodl_ray.serve.door.frames import FrameReader, pack
+from autodl_ray.serve.door.loop import new_loop
 
 __all__ = ["Link"]
 
