@@ -14,7 +14,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -26,21 +26,26 @@ from torch import nn
 
 from autodl_ray.errors import StageError
 from autodl_ray.export.graph import LOGITS, OPSET, PIXELS, model_of
+from autodl_ray.export.layers import explain_core
 from autodl_ray.models.predictor import open_session
 
-__all__ = ["Exporter", "export_core", "frozen_copy"]
+__all__ = ["ROUTES", "Exporter", "export_core", "frozen_copy"]
 
 Exporter = Literal["trace", "dynamo"]
+ROUTES: tuple[Exporter, ...] = ("trace", "dynamo")
 _MAX_ERROR = 1e-3
 """Largest accepted difference of a logit, relative to the largest logit (or to 1)."""
 
 
-def export_core(model: nn.Module, image_size: int) -> tuple[onnx.ModelProto, Exporter]:
+def export_core(
+    model: nn.Module, image_size: int, *, routes: Sequence[Exporter] = ROUTES
+) -> tuple[onnx.ModelProto, Exporter]:
     """Export the network by the first route whose graph answers like it, for one picture and for several.
 
     Args:
         model: (N, 3, S, S) float32 → logits (N, C); not changed.
         image_size: S, px.
+        routes: The ones that are tried, in this order.
 
     Returns:
         A model from ``pixels`` (N, 3, S, S) to ``logits`` (N, C), both float32, with any N; and the route.
@@ -49,25 +54,32 @@ def export_core(model: nn.Module, image_size: int) -> tuple[onnx.ModelProto, Exp
         StageError: Neither route gave a graph that answers like the network.
     """
     frozen = frozen_copy(model)
-    routes: dict[Exporter, Callable[[nn.Module, int], onnx.ModelProto]] = {"trace": _by_trace, "dynamo": _by_dynamo}
+    ways: dict[Exporter, Callable[[nn.Module, int], onnx.ModelProto]] = {"trace": _by_trace, "dynamo": _by_dynamo}
     failures: list[str] = []
-    for name, route in routes.items():
+    for name in routes:
         try:
             with _quiet():
-                graph = route(frozen, image_size)
-            error = _largest_error(frozen, graph, image_size)
+                graph = ways[name](frozen, image_size)
+            error, pixels = _largest_error(frozen, graph, image_size)
         except Exception as cause:  # each exporter raises dozens of kinds
             failures.append(f"{name}: {type(cause).__name__}: {str(cause).strip().splitlines()[0][:200]}")
             continue
         if error <= _MAX_ERROR:
             return graph, name
-        failures.append(f"{name}: logits differ by {error:.2g}")
+        failures.append(f"{name}: logits differ by {error:.2g}; first layer: {_layer(frozen, graph, pixels)}")
     raise StageError(
         "The network could not be exported to ONNX.",
         seen="; ".join(failures),
         accepted=f"logits within {_MAX_ERROR:g} of the network's",
         hint="choose a network of the zoo: see `autodl models`",
     )
+
+
+def _layer(model: nn.Module, graph: onnx.ModelProto, pixels: torch.Tensor) -> str:
+    try:
+        return explain_core(model, graph, pixels)
+    except Exception as error:  # the explanation must not hide what it explains
+        return f"not to be named ({type(error).__name__})"
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -138,11 +150,11 @@ def _any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     return model_of(model.graph, [o for o in model.opset_import if o.domain == ""])
 
 
-def _largest_error(model: nn.Module, graph: onnx.ModelProto, image_size: int) -> float:
-    """Compare logits for batches of 1 and 3, relative to the largest (or to 1)."""
+def _largest_error(model: nn.Module, graph: onnx.ModelProto, image_size: int) -> tuple[float, torch.Tensor]:
+    """Compare logits for batches of 1 and 3, relative to the largest (or to 1); return the worst pixels as well."""
     session = open_session(graph.SerializeToString())
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
+    worst, pixels_of = -1.0, torch.zeros(0)
     for batch in (1, 3):
         pixels = torch.randn(batch, 3, image_size, image_size, generator=generator)
         with torch.no_grad():
@@ -150,8 +162,10 @@ def _largest_error(model: nn.Module, graph: onnx.ModelProto, image_size: int) ->
         seen = session.run([LOGITS], {PIXELS: pixels.numpy()})[0]
         if seen.shape != wanted.shape:
             raise ValueError(f"logits of shape {seen.shape} instead of {wanted.shape}")
-        worst = max(worst, float(np.abs(seen - wanted).max() / max(1.0, float(np.abs(wanted).max()))))
-    return worst
+        error = float(np.abs(seen - wanted).max() / max(1.0, float(np.abs(wanted).max())))
+        if error > worst:
+            worst, pixels_of = error, pixels
+    return worst, pixels_of
 
 
 @contextmanager

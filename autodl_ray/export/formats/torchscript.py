@@ -1,0 +1,180 @@
+"""TorchScript: the network and its preprocessing in one file that libtorch runs, in C++ and on phones as well."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autodl_ray.errors import StageError
+from autodl_ray.export.onnx import frozen_copy
+from autodl_ray.images import Preprocess
+
+__all__ = ["MODEL_TS", "How", "open_torchscript", "scripted", "to_torchscript"]
+
+How = Literal["trace", "script"]
+MODEL_TS = "model.ts"
+_MAX_ERROR = 1e-4
+"""Largest accepted difference of a logit on random pixels, relative to the largest (or to 1)."""
+
+
+class _Raw(nn.Module):
+    """Pictures as they are in, probabilities out; what :func:`autodl_ray.models.preprocess.preprocess_tensor` does.
+
+    Whole numbers alone decide the geometry, as in :func:`autodl_ray.images.fit_geometry`.
+    """
+
+    def __init__(self, core: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.core = core
+        self.size = preprocess.size
+        self.fit: str = preprocess.fit
+        self.register_buffer("mean", torch.tensor(preprocess.mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocess.std, dtype=torch.float32).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, H, W, 3) uint8, RGB, to (N, C) float32."""
+        size = self.size
+        height, width = size, size
+        if self.fit != "stretch":
+            fixed = min(image.shape[1], image.shape[2])
+            if self.fit == "pad":
+                fixed = max(image.shape[1], image.shape[2])
+            height = max(1, (image.shape[1] * size + fixed // 2) // fixed)
+            width = max(1, (image.shape[2] * size + fixed // 2) // fixed)
+        values = image.permute(0, 3, 1, 2).contiguous().float()
+        if width == 1:  # torch 2.14 scales contiguous planes to a width of 1 px wrongly, but not to a height
+            scaled = _resized(values.transpose(2, 3).contiguous(), width, height).transpose(2, 3)
+        else:
+            scaled = _resized(values, height, width)
+        pixels = (scaled / 255.0 - self.mean) / self.std
+        if self.fit == "crop":
+            top, left = (height - size) // 2, (width - size) // 2
+            pixels = pixels[:, :, top : top + size, left : left + size]
+        if self.fit == "pad":
+            top, left = (size - height) // 2, (size - width) // 2
+            pixels = F.pad(pixels, [left, size - width - left, top, size - height - top])
+        return torch.softmax(self.core(pixels), dim=1)
+
+
+def _resized(values: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(values, size=[height, width], mode="bilinear", antialias=True, align_corners=False)
+
+
+def scripted(model: nn.Module, image_size: int) -> tuple[torch.jit.ScriptModule, How]:
+    """Return the network in TorchScript by the first way that answers like it: recorded, else compiled.
+
+    Args:
+        model: (N, 3, S, S) float32 → logits; not changed.
+        image_size: S, px.
+
+    Raises:
+        StageError: Neither way answers like the network.
+    """
+    frozen = frozen_copy(model)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(3, 3, image_size, image_size, generator=generator)
+    ways: dict[How, Callable[[], Any]] = {
+        "trace": lambda: torch.jit.trace(frozen, (pixels[:2],), check_trace=False),
+        "script": lambda: torch.jit.script(frozen),
+    }
+    failures = []
+    for how, way in ways.items():
+        try:
+            with _quiet(), torch.no_grad():
+                made = way()
+                error = max(_error(frozen, made, pixels[:n]) for n in (1, 3))
+        except Exception as cause:  # TorchScript raises dozens of kinds
+            lines = str(cause).strip().splitlines() or [""]
+            failures.append(f"{how}: {type(cause).__name__}: {lines[0][:200]}")
+            continue
+        if error <= _MAX_ERROR:
+            return made, how
+        failures.append(f"{how}: logits differ by {error:.2g}")
+    raise StageError(
+        "The network could not be written as TorchScript.",
+        seen="; ".join(failures),
+        accepted=f"logits within {_MAX_ERROR:g} of the network's",
+        hint="leave torchscript out of export.formats, or choose a network of the zoo: see `autodl models`",
+    )
+
+
+def to_torchscript(core: torch.jit.ScriptModule, preprocess: Preprocess) -> bytes:
+    """Put the preprocessing before and a softmax behind the network; equal weights give equal bytes.
+
+    Args:
+        core: From :func:`scripted`.
+        preprocess: What the network's input is of a picture.
+
+    Returns:
+        A TorchScript archive, from ``image`` uint8 (N, H, W, 3) to probabilities float32 (N, C).
+    """
+    with _quiet(), torch.no_grad():
+        whole = torch.jit.freeze(torch.jit.script(_Raw(core, preprocess).eval()))
+        buffer = io.BytesIO()
+        torch.jit.save(whole, buffer)
+    return _canonical(buffer.getvalue())
+
+
+def open_torchscript(path: Path) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Open the file; the call maps (N, H, W, 3) uint8 to (N, C) float32."""
+    with _quiet():
+        module = torch.jit.load(str(path), map_location="cpu").eval()
+
+    def run(batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            answer: npt.NDArray[np.float32] = module(torch.from_numpy(np.require(batch, requirements=["C", "W"]))).numpy()
+        return answer
+
+    return run
+
+
+def _error(model: nn.Module, made: Any, pixels: Tensor) -> float:
+    wanted, seen = model(pixels), made(pixels)
+    if seen.shape != wanted.shape:
+        raise ValueError(f"logits of shape {tuple(seen.shape)} instead of {tuple(wanted.shape)}")
+    return float((seen - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
+
+
+def _canonical(archive: bytes) -> bytes:
+    """Write the records again without what differs between two runs of the same code.
+
+    That is the numbers by which TorchScript tells classes of one name apart, which count on through the process, and
+    the records for error messages, which hold the paths of source files.
+    """
+    names: dict[bytes, bytes] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return names.setdefault(found[0], b"___torch_mangle_%d" % len(names))
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        records = {name.split("/", 1)[1]: source.read(name) for name in source.namelist()}
+    writer = torch._C.PyTorchFileWriter(buffer)
+    for name, data in records.items():
+        if name.endswith(".debug_pkl") or name.startswith(("traced_inputs", ".data/", "byteorder", "version")):
+            continue
+        if name.startswith("code/") or name.endswith(".pkl"):
+            name = re.sub(rb"___torch_mangle_\d+", number, name.encode()).decode()
+            data = re.sub(rb"___torch_mangle_\d+", number, data)
+        writer.write_record(name, data, len(data))
+    writer.write_end_of_file()
+    return buffer.getvalue()
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - a context manager, as in warnings
+    """Keep away the notices that TorchScript is deprecated: people ask for this format by its name."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
