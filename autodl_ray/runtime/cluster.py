@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,9 +216,28 @@ def _start(store: Path | None, options: dict[str, Any]) -> ClusterInfo:
         os.environ.setdefault(name, value)
     _tell_imported_ray()
     ensure_token(folder)
-    _connect(address="local", _temp_dir=str(folder), _node_ip_address="127.0.0.1", **options)
+    with contextlib.nullcontext() if options["include_dashboard"] else _without_dashboard():
+        _connect(address="local", _temp_dir=str(folder), _node_ip_address="127.0.0.1", **options)
     _ray.guard = _start_guard(_own_processes())
     return _info(local=True, folder=folder)
+
+
+@contextlib.contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Start Ray as where only its minimal package is installed: nobody asked for what needs the rest.
+
+    Else this process imports a web framework that it does not use (1 s of CPU time), and so do two of Ray's own.
+    """
+    name = "ray.dashboard.optional_deps"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail, says the documentation of Python
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
 
 
 def _tell_imported_ray() -> None:

@@ -237,7 +237,7 @@ def _silence() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _lean():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -248,3 +248,22 @@ def _silence() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _lean() -> Iterator[None]:
+    """Keep Tune from what costs seconds and is of no use here.
+
+    To count callbacks for statistics that are off, it imports MLflow and others where they are installed (1.1 s). And
+    it gives its processes a variable for PyTorch Lightning: so none of those that Ray has begun to start already would
+    do, and each one is begun anew, with Ray imported twice (0.8 s for each place).
+    """
+    from ray.air._internal import usage
+    from ray.tune.execution import class_cache
+
+    count, variables = usage.tag_callbacks, class_cache.DEFAULT_ENV_VARS
+    usage.tag_callbacks, class_cache.DEFAULT_ENV_VARS = (lambda callbacks: False), {}
+    try:
+        yield
+    finally:
+        usage.tag_callbacks, class_cache.DEFAULT_ENV_VARS = count, variables
