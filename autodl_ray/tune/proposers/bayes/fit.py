@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodl_ray.tune.proposers.bayes.data import Data
-from autodl_ray.tune.proposers.bayes.kernel import matern
+from autodl_ray.tune.proposers.bayes.kernel import MEAN, matern
 
 __all__ = ["Plausibility", "drawn", "log_prior", "most_plausible"]
 
@@ -92,7 +92,7 @@ class Plausibility:
 
         count = len(self._values)
         shape, slopes = matern((np.exp(-2.0 * theta[:-2]) @ self._parts).reshape(count, count))
-        covariances = float(np.exp(theta[-1])) * shape
+        covariances = MEAN + float(np.exp(theta[-1])) * shape
         covariances[np.diag_indices(count)] += float(np.exp(theta[-2])) + self._diagonal
         root, failed = dpotrf(covariances, lower=1, clean=1)
         return shape, slopes, None if failed else root

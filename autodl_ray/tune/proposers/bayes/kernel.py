@@ -1,4 +1,4 @@
-"""The kernel: Matérn 5/2 with one length scale a field, and noise; a kernel of scikit-learn with its gradient."""
+"""The kernel: Matérn 5/2 with one length scale a field, a mean and noise; one of scikit-learn's with its gradient."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-__all__ = ["BOUNDS", "FieldMatern", "matern", "squared_distances"]
+__all__ = ["BOUNDS", "MEAN", "FieldMatern", "matern", "squared_distances"]
 
 Array = NDArray[np.float64]
 
 BOUNDS = {"length_scale": (0.03, 30.0), "noise": (1e-8, 1.0), "variance": (0.05, 20.0)}
+MEAN = 1.0
+"""Variance of the function's mean, of targets of variance 1."""
 
 
 class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without types
     """Matérn 5/2 over encoded settings, of variance ``variance``, plus ``noise`` on the diagonal.
+
+    The mean of the function is not that of the targets: most of these lie in the good places that a search has found,
+    and a process that falls back to their mean expects too much of every corner it has not seen. So the mean is open,
+    with a variance of :data:`MEAN` that is added to all covariances, and found with everything else.
 
     The columns of one field share a length scale, so that a choice of many values is one factor and not many. Two
     values of a choice are as far apart as the ends of a number. ``theta`` is the logarithm of (length scales, noise,
@@ -56,10 +62,10 @@ class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without t
         """Return the covariances, and their gradient by ``theta`` (N, N, F + 2) where that is asked for."""
         scales, groups = np.atleast_1d(self.length_scale).astype(float), np.asarray(self.groups)
         if Y is not None:
-            return self.variance * matern(squared_distances(X, Y, scales[groups]))[0]
+            return MEAN + self.variance * matern(squared_distances(X, Y, scales[groups]))[0]
         parts = _parts(X, groups, scales)
         values, slopes = matern(parts.sum(axis=2))
-        covariances = self.variance * values
+        covariances = MEAN + self.variance * values
         covariances[np.diag_indices_from(covariances)] += self.noise
         if not eval_gradient:
             return covariances
@@ -71,7 +77,7 @@ class FieldMatern(Kernel):  # type: ignore[misc]  # scikit-learn comes without t
 
     def diag(self, X: Array) -> Array:
         """Return the variance at each point, without noise."""
-        return np.full(len(X), float(self.variance))
+        return np.full(len(X), MEAN + float(self.variance))
 
     def is_stationary(self) -> bool:
         """It is."""

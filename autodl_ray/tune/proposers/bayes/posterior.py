@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autodl_ray.tune.proposers.bayes.kernel import matern, squared_distances
+from autodl_ray.tune.proposers.bayes.kernel import MEAN, matern, squared_distances
 
 __all__ = ["Posterior"]
 
@@ -56,7 +56,7 @@ class Posterior:
         """Return mean and standard deviation at points (N, D): (N,) each."""
         covariances, _ = self._covariances(points)
         solved = self._inverse_root @ covariances.T
-        variance = self._variance - (solved**2).sum(axis=0)
+        variance = MEAN + self._variance - (solved**2).sum(axis=0)
         return covariances @ self._alpha, np.sqrt(np.maximum(variance, _LEAST))
 
     def gradient(self, point: Array) -> tuple[float, float, Array, Array]:
@@ -65,12 +65,12 @@ class Posterior:
         row = covariances[0]
         moved = 2.0 * slopes[0][:, None] * (point[None] - self._points) / self._scales**2
         weights = self._inverse_root.T @ (self._inverse_root @ row)
-        deviation = float(np.sqrt(max(self._variance - row @ weights, _LEAST)))
+        deviation = float(np.sqrt(max(MEAN + self._variance - row @ weights, _LEAST)))
         return float(row @ self._alpha), deviation, moved.T @ self._alpha, -(moved.T @ weights) / deviation
 
     def _covariances(self, points: Array) -> tuple[Array, Array]:
         values, slopes = matern(squared_distances(points, self._points, self._scales))
-        return self._variance * values, self._variance * slopes
+        return MEAN + self._variance * values, self._variance * slopes
 
     def _solve(self, points: Array, targets: Array, diagonal: Array) -> None:
         from scipy.linalg import cholesky, solve_triangular
