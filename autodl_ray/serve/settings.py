@@ -24,7 +24,7 @@ SERVE_ENVIRONMENT: Mapping[str, str] = {
 
 def hash_key(key: str) -> str:
     """Return the sha256 of an API key: what replicas are given in its stead."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
 def read_api_key(file: Path | None) -> str | None:

@@ -17,12 +17,26 @@ class ServeSpec(Section):
     min_replicas: int = Field(1, ge=0, le=1000)
     max_replicas: int = Field(2, ge=1, le=1000)
     target_ongoing_requests: float = Field(4, gt=0, description="requests under way a replica aims at")
+    latency_target_ms: float | None = Field(
+        None, gt=0, description="95th percentile that batches and replicas are chosen for; null: speed alone"
+    )
     max_ongoing_requests: int = Field(16, ge=1, description="requests under way a replica accepts")
     max_queued_requests: int = Field(200, ge=-1, description="waiting requests before 429; -1: no limit")
+    max_wait_s: float = Field(0.5, gt=0, description="a request that would wait longer for its turn gets 429")
     upscale_delay_s: float = Field(3, ge=0)
-    downscale_delay_s: float = Field(60, ge=0)
-    num_threads: int = Field(1, ge=1, le=256, description="onnxruntime threads a replica")
+    downscale_delay_s: float = Field(30, ge=0)
+    num_threads: int | None = Field(
+        None, ge=1, le=256, description="threads a replica; each works on one call; null: the CPUs by max_replicas"
+    )
     max_body_mb: float = Field(20, gt=0, le=1000, description="largest accepted request")
+    max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="of a picture, looked up before decoding")
+    max_pictures: int = Field(256, ge=1, le=1024, description="in one request")
+    request_timeout_s: float = Field(60, gt=0, le=3600, description="most a request may take; clients may ask for less")
+    rate_limit_per_s: float | None = Field(
+        None, gt=0, description="requests a second of one API key at one replica, twice as many at once; null: no limit"
+    )
+    allow_urls: bool = Field(False, description="fetch pictures from public web addresses that a request names")
+    cors_origins: tuple[str, ...] = Field((), description="origins whose pages may ask, e.g. https://shop.example")
 
     @model_validator(mode="after")
     def _ordered(self) -> ServeSpec:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from autodl_ray.serve.api import create_app
 from autodl_ray.serve.engine import Engine, open_models
+from autodl_ray.spec import ServeSpec
 from tests.serve.tiny import make_bundle
 
 Ask = Callable[..., httpx.Response]
@@ -37,7 +38,7 @@ def engine(bundle: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def ask(engine: Engine) -> Ask:
     """Ask the application without a server or Ray: ``ask("GET", "/v2")``."""
-    return asker(create_app(engine, max_body_mb=0.5))
+    return asker(create_app(engine, ServeSpec(max_body_mb=0.5)))
 
 
 def asker(app: ASGIApp) -> Ask:

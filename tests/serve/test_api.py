@@ -16,11 +16,12 @@ from autodl_ray.images import ImageArray, decode_image
 from autodl_ray.serve.api import create_app
 from autodl_ray.serve.engine import Engine, ServedModel
 from autodl_ray.serve.guard import LOOPBACK_HOSTS
+from autodl_ray.serve.guard.keys import KeyRing
 from autodl_ray.serve.settings import hash_key
 from tests.serve.conftest import Ask, asker, error_of
 from tests.serve.tiny import CLASSES, picture
 
-NOT_FOUND = "There is no /nope. There are /, /predict, /models and /v2."
+NOT_FOUND = "There is no /nope. There are /, /predict, /models, /v1/models, /v2 and /docs."
 
 
 @pytest.mark.parametrize("content_type", [None, "image/png", "application/x-www-form-urlencoded", "text/plain"])
@@ -47,7 +48,7 @@ def test_top_k_and_model_are_chosen_in_the_query(ask: Ask) -> None:
     assert len(ask("POST", "/predict?top_k=99", content=picture()).json()["predictions"]) == 3
     assert "top_k" in error_of(ask("POST", "/predict?top_k=0", content=picture()), 400)
     assert "top_k" in error_of(ask("POST", "/predict?top_k=many", content=picture()), 400)
-    message = error_of(ask("POST", "/predict?model=colour", content=picture()), 400)
+    message = error_of(ask("POST", "/predict?model=colour", content=picture()), 404)
     assert message == "There is no model 'colour'; did you mean 'colours'?"
 
 
@@ -93,7 +94,7 @@ def test_a_form_without_a_file_or_a_boundary_is_refused(ask: Ask) -> None:
     assert "holds no file" in error_of(ask("POST", "/predict", content=form, headers=headers), 400)
     headers = {"content-type": "multipart/form-data"}
     assert "Missing boundary" in error_of(ask("POST", "/predict", content=form, headers=headers), 400)
-    many = [("file", (f"{i}.png", b"x")) for i in range(65)]
+    many = [("file", (f"{i}.png", b"x")) for i in range(257)]
     assert "Too many files" in error_of(ask("POST", "/predict", files=many), 400)
 
 
@@ -115,7 +116,7 @@ def test_unknown_paths_and_methods_are_json(ask: Ask) -> None:
     assert error_of(ask("GET", "/nope"), 404) == NOT_FOUND
     assert error_of(ask("GET", "/v2/"), 404).startswith("There is no /v2/.")
     response = ask("GET", "/predict")
-    assert error_of(response, 405) == "Method Not Allowed"
+    assert error_of(response, 405) == "/predict answers POST, not GET."
     assert response.headers["allow"] == "POST"
 
 
@@ -183,7 +184,7 @@ def test_the_models_are_listed_with_their_classes(ask: Ask) -> None:
 @pytest.fixture(scope="module")
 def ask_with_key(engine: Engine) -> Ask:
     """Ask an application that wants the key ``s3cret``."""
-    return asker(create_app(engine, key_hash=hash_key("s3cret")))
+    return asker(create_app(engine, keys=KeyRing(sha256=hash_key("s3cret"))))
 
 
 @pytest.mark.parametrize("header", [None, "s3cret", "Basic s3cret", "Bearer other", "Bearer ", "Bearer s3cret x"])
