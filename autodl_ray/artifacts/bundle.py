@@ -19,6 +19,7 @@ __all__ = [
     "MODEL_FILES",
     "WEIGHTS_FILE",
     "BundleInfo",
+    "FormatRecord",
     "Int8Conditions",
     "Int8Record",
     "PreprocessInfo",
@@ -107,6 +108,32 @@ class Int8Record(_Record):
     conditions: Int8Conditions | None = None
 
 
+class FormatRecord(_Record):
+    """A format beside ONNX and the weights, held against the trained network.
+
+    Attributes:
+        folder: Within the bundle.
+        how: Which way it was made.
+        ran_here: Whether its own runtime answered the pictures; else another one did for it.
+        note: What to know of it.
+        bytes: Size of the folder.
+        pictures: Of the validation split that were compared.
+        agreement: Share of equal top-1 classes, the worst of batches of 1, 3 and 32.
+        max_difference: Largest difference of a probability.
+        mean_difference: Mean difference.
+    """
+
+    folder: str
+    how: str
+    ran_here: bool
+    note: str
+    bytes: int
+    pictures: int
+    agreement: float
+    max_difference: float
+    mean_difference: float
+
+
 class BundleInfo(_Record):
     """The content of ``bundle.json``.
 
@@ -127,6 +154,7 @@ class BundleInfo(_Record):
         val_scores: Scores on the validation split, of the exported FP32 file where all of it was compared.
         test_scores: Scores of the exported model on the sealed test split, once it was opened.
         serve: Settings of the HTTP service, a ``ServeSpec`` as JSON.
+        formats: Format → record, of ``export.formats``.
     """
 
     schema_version: int = BUNDLE_SCHEMA
@@ -145,6 +173,7 @@ class BundleInfo(_Record):
     val_scores: dict[str, float]
     test_scores: dict[str, Any] | None = None
     serve: dict[str, Any] | None = None
+    formats: dict[str, FormatRecord] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _default_is_there(self) -> BundleInfo:

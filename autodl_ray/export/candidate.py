@@ -20,6 +20,7 @@ from autodl_ray.artifacts.bundle import (
     PreprocessInfo,
     Variant,
 )
+from autodl_ray.errors import StageError
 from autodl_ray.images import Preprocess
 from autodl_ray.runtime import Context
 from autodl_ray.spec import ExportSpec, spec_digest

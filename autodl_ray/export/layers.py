@@ -19,7 +19,16 @@ from autodl_ray.images import ImageArray, Preprocess
 from autodl_ray.models.predictor import open_session
 from autodl_ray.models.preprocess import preprocess_tensor
 
-__all__ = ["Layer", "explain", "explain_core", "explain_onnx", "first_difference", "layer_outputs", "watched", "with_outputs"]
+__all__ = [
+    "Layer",
+    "explain",
+    "explain_core",
+    "explain_onnx",
+    "first_difference",
+    "layer_outputs",
+    "watched",
+    "with_outputs",
+]
 
 _TOLERANCE = 1e-3
 """Of the largest value of a layer; rounding alone gives some 1e-5."""
@@ -58,7 +67,9 @@ def layer_outputs(model: nn.Module, pixels: Tensor) -> list[Layer]:
     def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
-                calls.append((path, module, inputs[0], output, output.numpy().copy()))  # an activation may work in place
+                calls.append(
+                    (path, module, inputs[0], output, output.numpy().copy())
+                )  # an activation may work in place
 
         return note
 

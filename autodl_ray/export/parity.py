@@ -27,6 +27,8 @@ __all__ = [
     "MIN_AGREEMENT",
     "Checked",
     "ParityRecord",
+    "Pictures",
+    "Probabilities",
     "check_files",
     "check_parity",
     "compare",
@@ -43,8 +45,9 @@ _AT_LEAST = 64
 _CHUNK_BYTES = 256 * 2**20  # of decoded pictures at a time
 _FILLER_PX = 256
 
+Pictures = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
-Run = Callable[[npt.NDArray[np.uint8]], Probabilities]
+Run = Callable[[Pictures], Probabilities]
 """(N, H, W, 3) uint8 → (N, C) float32."""
 
 
@@ -92,7 +95,7 @@ class Checked:
 
     Attributes:
         run: Answers a batch.
-        explain: Pixels (1, 3, S, S) and the picture they are of → which layer first differs.
+        explain: A picture (H, W, 3) uint8 → which layer first differs.
     """
 
     run: Run
@@ -181,7 +184,8 @@ def check_files(
     """
     total = len(samples) if count is None else min(count, len(samples))
     gathered = {name: _Gathered() for name in files}
-    pictures, non_square, worst = 0, 0, {name: (0.0, None) for name in files}
+    pictures, non_square = 0, 0
+    worst: dict[str, tuple[float, ImageArray | None]] = dict.fromkeys(files, (0.0, None))
     kept: list[ImageArray] = []
     for chunk in _chunks(samples, total):
         wanted = network_answers(model, chunk, preprocess)
@@ -256,7 +260,8 @@ class _Gathered:
         self._wanted[size].append(wanted)
         self._seen[size].append(seen)
         difference: npt.NDArray[np.float64] = np.nan_to_num(np.abs(wanted.astype(np.float64) - seen), nan=1.0)
-        return difference.max(axis=1)
+        largest: npt.NDArray[np.float64] = difference.max(axis=1)
+        return largest
 
 
 def _chunks(samples: LearningSamples, total: int) -> Iterator[list[ImageArray]]:
@@ -322,7 +327,7 @@ def run_onnx(exported: bytes) -> Run:
     """Open an ONNX model, from uint8 pictures to probabilities."""
     session = open_session(exported)
 
-    def run(batch: npt.NDArray[np.uint8]) -> Probabilities:
+    def run(batch: Pictures) -> Probabilities:
         answer: Probabilities = session.run([OUTPUT], {INPUT: batch})[0]
         return answer
 

@@ -1,0 +1,7 @@
+"""Formats beside ONNX and the weights: each is written into a folder of its own and held against the network."""
+
+from __future__ import annotations
+
+from autodl_ray.export.formats.making import FORMATS, FormatSource, MadeFormat, make_format, make_formats
+
+__all__ = ["FORMATS", "FormatSource", "MadeFormat", "make_format", "make_formats"]

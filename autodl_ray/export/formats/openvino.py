@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ MODEL_XML, MODEL_BIN = "model.xml", "model.bin"
 _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-def import_openvino() -> ModuleType:
+def import_openvino() -> Any:
     """Import the package.
 
     Raises:
@@ -66,9 +65,7 @@ def convert(exported: bytes) -> Any:
         if node.get_type_name() != "Interpolate" or not node.get_attributes()["antialias"]:
             continue
         sizes = ops.gather(node.input(1).get_source_output(), plane_axes, first)
-        resized = ops.interpolate(
-            node.input(0).get_source_output(), sizes, "bilinear_pillow", "sizes", axes=plane_axes
-        )
+        resized = ops.interpolate(node.input(0).get_source_output(), sizes, "bilinear_pillow", "sizes", axes=plane_axes)
         resized.set_friendly_name(node.get_friendly_name())
         names = node.output(0).get_names()
         node.output(0).replace(resized.output(0))
@@ -86,9 +83,7 @@ def to_openvino(exported: bytes, folder: Path) -> None:
     import_openvino().save_model(convert(exported), str(folder / MODEL_XML), compress_to_fp16=False)
 
 
-def open_openvino(
-    path: Path, *, num_threads: int = 0
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def open_openvino(path: Path, *, num_threads: int = 0) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
     """Open the file on the CPU in float32; the call maps (N, H, W, 3) uint8 to (N, C) float32.
 
     Args:

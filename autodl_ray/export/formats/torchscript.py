@@ -6,7 +6,8 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodl_ray.errors import StageError
+from autodl_ray.export.layers import first_difference, layer_outputs
 from autodl_ray.export.onnx import frozen_copy
-from autodl_ray.images import Preprocess
+from autodl_ray.images import ImageArray, Preprocess
+from autodl_ray.models.preprocess import preprocess_tensor
 
-__all__ = ["MODEL_TS", "How", "open_torchscript", "scripted", "to_torchscript"]
+__all__ = ["MODEL_TS", "How", "explain_torchscript", "open_torchscript", "scripted", "to_torchscript"]
 
 How = Literal["trace", "script"]
 MODEL_TS = "model.ts"
@@ -39,6 +42,8 @@ class _Raw(nn.Module):
         self.core = core
         self.size = preprocess.size
         self.fit: str = preprocess.fit
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(preprocess.mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std, dtype=torch.float32).view(1, 3, 1, 1))
 
@@ -85,7 +90,7 @@ def scripted(model: nn.Module, image_size: int) -> tuple[torch.jit.ScriptModule,
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(3, 3, image_size, image_size, generator=generator)
     ways: dict[How, Callable[[], Any]] = {
-        "trace": lambda: torch.jit.trace(frozen, (pixels[:2],), check_trace=False),
+        "trace": lambda: torch.jit.trace(frozen, (pixels[:2],), check_trace=False),  # type: ignore[no-untyped-call]
         "script": lambda: torch.jit.script(frozen),
     }
     failures = []
@@ -129,14 +134,42 @@ def to_torchscript(core: torch.jit.ScriptModule, preprocess: Preprocess) -> byte
 def open_torchscript(path: Path) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
     """Open the file; the call maps (N, H, W, 3) uint8 to (N, C) float32."""
     with _quiet():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
+        module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
 
     def run(batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            answer: npt.NDArray[np.float32] = module(torch.from_numpy(np.require(batch, requirements=["C", "W"]))).numpy()
+            answer: npt.NDArray[np.float32] = module(
+                torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+            ).numpy()
         return answer
 
     return run
+
+
+def explain_torchscript(
+    model: nn.Module, core: torch.jit.ScriptModule, picture: ImageArray, preprocess: Preprocess
+) -> str:
+    """Say which layer first differs in TorchScript: each is given what the network's own layer was given."""
+    pixels = torch.from_numpy(preprocess_tensor(picture, preprocess)[None])
+    submodules = dict(core.named_modules())
+    seen: dict[str, npt.NDArray[np.float32]] = {}
+
+    def watch(path: str) -> Callable[[nn.Module, Any], None]:
+        def note(module: nn.Module, inputs: Any) -> None:
+            if path in submodules:
+                seen[path] = submodules[path](inputs[0].clone()).numpy().copy()
+
+        return note
+
+    leaves = [(path, m) for path, m in model.named_modules() if path and not any(True for _ in m.children())]
+    handles = [module.register_forward_pre_hook(watch(path)) for path, module in leaves]
+    try:
+        with torch.no_grad():
+            model(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return first_difference(layer_outputs(model, pixels), seen)
 
 
 def _error(model: nn.Module, made: Any, pixels: Tensor) -> float:
@@ -172,9 +205,9 @@ def _canonical(archive: bytes) -> bytes:
     return buffer.getvalue()
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - a context manager, as in warnings
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep away the notices that TorchScript is deprecated: people ask for this format by its name."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
