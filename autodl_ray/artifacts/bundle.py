@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from autodl_ray.artifacts.archive import is_archive, unpacked
 from autodl_ray.artifacts.store import Artifact, open_artifact
 from autodl_ray.errors import BundleError
 from autodl_ray.images import Fit, Preprocess
@@ -20,6 +21,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "BundleInfo",
     "FormatRecord",
+    "Int8Attempt",
     "Int8Conditions",
     "Int8Record",
     "PreprocessInfo",
@@ -72,6 +74,26 @@ class VariantFigures(_Record):
     bytes: int
 
 
+class Int8Attempt(_Record):
+    """One way to INT8 that was tried.
+
+    Attributes:
+        rung: Which.
+        way: What of it was best, e.g. the calibration method or the corrections.
+        lost: Validation accuracy lost, as a share; None where it could not be made.
+        speedup: Speed by that of FP32; None where it was not measured.
+        note: What a person should know, e.g. why it could not be made.
+        seconds: What it took.
+    """
+
+    rung: str
+    way: str = ""
+    lost: float | None = None
+    speedup: float | None = None
+    note: str = ""
+    seconds: float = 0.0
+
+
 class Int8Conditions(_Record):
     """How the figures came about.
 
@@ -85,6 +107,14 @@ class Int8Conditions(_Record):
         batch: Pictures a call while measuring speed.
         threads: onnxruntime threads while measuring speed.
         seconds: What the whole INT8 step took.
+        rung: How the chosen INT8 model was made: ``static``, ``equalised``, ``mixed``, ``qat``, ``dynamic``, ``weights``.
+        tried: Every way that was tried, in order, with what it lost.
+        float_layers: Layers that stayed in float because they are the most sensitive.
+        lost_low: Lower end of the 95 % interval of the accuracy lost, as a share.
+        lost_high: Upper end of it.
+        speed_low: Lower end of the 95 % interval of the speed by that of FP32.
+        speed_high: Upper end of it.
+        stopped: Why nothing further was tried.
     """
 
     method: str
@@ -96,6 +126,14 @@ class Int8Conditions(_Record):
     batch: int
     threads: int
     seconds: float
+    rung: str = "static"
+    tried: tuple[Int8Attempt, ...] = ()
+    float_layers: tuple[str, ...] = ()
+    lost_low: float | None = None
+    lost_high: float | None = None
+    speed_low: float | None = None
+    speed_high: float | None = None
+    stopped: str = ""
 
 
 class Int8Record(_Record):
@@ -187,16 +225,16 @@ class BundleInfo(_Record):
 
 
 def open_bundle(path: str | Path, *, verify: bool = True) -> tuple[Artifact, BundleInfo]:
-    """Open a candidate or bundle folder and read its record.
+    """Open a candidate or bundle, a folder or one zip file, and read its record.
 
     Args:
-        path: Folder with ``manifest.json``.
+        path: Folder with ``manifest.json``, or a zip of one, which is unpacked (and checked) into a private folder.
         verify: Hash every file and compare with the manifest.
 
     Raises:
         BundleError: It is no such folder, of a newer schema, truncated or changed.
     """
-    artifact = open_artifact(path, verify=verify)
+    artifact = open_artifact(unpacked(path) if is_archive(path) else path, verify=verify)
     if artifact.manifest.kind not in ("bundle", "candidate"):
         raise BundleError(
             "This artifact is no model.",

@@ -50,6 +50,7 @@ class Manifest(BaseModel):
         packages: Versions that made it.
         seed: Root seed.
         meta: Small facts of this kind, as JSON.
+        seal: sha256 over everything else in the manifest, so that a changed one is noticed; empty in older ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class Manifest(BaseModel):
     packages: dict[str, str]
     seed: int
     meta: dict[str, Any]
+    seal: str = ""
 
     @classmethod
     def of(
@@ -88,7 +90,7 @@ class Manifest(BaseModel):
             "meta": meta,
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-        return cls(
+        unsealed = cls(
             kind=kind,
             id=digest[:32],
             spec_digest=spec_digest,
@@ -98,6 +100,12 @@ class Manifest(BaseModel):
             seed=seed,
             meta=meta,
         )
+        return cls.model_validate({**unsealed.model_dump(), "seal": unsealed.expected_seal()})
+
+    def expected_seal(self) -> str:
+        """Return what ``seal`` is where nothing was changed."""
+        content = self.model_dump(mode="json", exclude={"seal"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the record as indented JSON with sorted keys."""

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,24 @@ class Artifact:
             raise BundleError("The artifact has no such file.", seen=f"{self.path}/{name}")
         return path
 
+    def copy_files(self, folder: Path, *, without: Collection[str] = ()) -> None:
+        """Copy its files into another folder, those in ``without`` excepted."""
+        for name in self.manifest.files:
+            if name not in without:
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.path / name, target)
+
     def verify(self) -> None:
         """Hash every file again.
 
         Raises:
-            BundleError: A file is missing, truncated or changed; the first one is named.
+            BundleError: A file (or the manifest) is missing, truncated or changed; the first one is named.
         """
+        if self.manifest.seal and self.manifest.seal != self.manifest.expected_seal():
+            raise BundleError(
+                f"The {MANIFEST} of the artifact was changed.", seen=str(self.path), hint="copy or make it again"
+            )
         for name, record in self.manifest.files.items():
             path = self.path / name
             if not path.is_file():

@@ -183,6 +183,7 @@ def _identity(spec: dict[str, Any]) -> dict[str, Any]:
     """Return what makes a spec this spec: not its name, how much is done, how fast, or where it is told of."""
     left_out = ("name", "budget_s", "serve", "log", "repeat", "disk_limit")
     kept = {k: v for k, v in spec.items() if k not in left_out}
+    kept["export"] = {k: v for k, v in kept["export"].items() if k != "formats"}
     kept["data"] = {**kept["data"], "path": Path(kept["data"]["path"]).name}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in (*UNSEARCHED, "epochs")}
     kept["tune"] = {k: v for k, v in kept["tune"].items() if k not in ("num_samples", "max_concurrent_trials")}

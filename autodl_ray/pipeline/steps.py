@@ -145,7 +145,14 @@ def finish(run: Run, action: Action) -> tuple[Artifact, Artifact, Contender]:
     winner = judge_delivered(run, winner, candidate)
     judge_others(run, winner)
     report = _report(run, winner, candidate)
-    bundle = export.write_bundle(candidate, report=report, serve=run.spec.serve, context=run.context)
+    bundle = export.write_bundle(
+        candidate,
+        report=report,
+        serve=run.spec.serve,
+        context=run.context,
+        formats=export.Formats(tuple(run.spec.export.formats), run.version.val, run.context.budget.deadline),
+        dataset=run.version.artifact.meta,
+    )
     return bundle, report, winner
 
 

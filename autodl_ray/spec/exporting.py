@@ -14,8 +14,19 @@ __all__ = ["ExportSpec"]
 class ExportSpec(Section):
     """What is delivered, and what INT8 has to show before it is."""
 
-    int8: Annotated[Literal["auto", "off"], BeforeValidator(yaml_word)] = Field(
-        "auto", description="auto: made, measured, and kept where it is better"
+    formats: tuple[Literal["torchscript", "openvino", "tensorrt"], ...] = Field(
+        (), description="made beside ONNX and the weights, each held against the trained network"
+    )
+    int8: Annotated[Literal["auto", "off", "static", "dynamic", "weights"], BeforeValidator(yaml_word)] = Field(
+        "auto",
+        description="auto: made as suits the network, measured, and kept where it is better; static: weights and "
+        "activations by calibrated ranges; dynamic: linear layers, ranges at run time; weights: smaller, not faster",
+    )
+    qat: Annotated[Literal["auto", "off"], BeforeValidator(yaml_word)] = Field(
+        "auto", description="auto: a short training with the rounding in place where INT8 loses too much otherwise"
+    )
+    target: Literal["any", "edge"] = Field(
+        "any", description="edge: judged on one thread, one picture a call, and the default is what suits a small machine"
     )
     max_drop: float = Field(0.005, ge=0, le=0.2, description="largest accepted loss of validation accuracy")
     min_speedup: float = Field(1.0, gt=0, description="least speed against FP32 on this machine")

@@ -41,6 +41,7 @@ def _edit(folder: Path, name: str, change: Callable[[dict[str, object]], None]) 
     if name != "manifest.json":
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["files"][name] = file_record(folder / name).model_dump()
+        manifest["seal"] = ""  # as if it had been written so
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -29,10 +29,12 @@ from tests.export.tiny import CLASSES, context_in
 def test_a_candidate_is_whole(candidate: Artifact, inputs: CandidateInputs) -> None:
     assert set(candidate.manifest.files) == {
         "bundle.json",
+        "labels.json",
         "model.int8.onnx",
         "model.onnx",
         "model.safetensors",
         "parity.json",
+        "preprocess.json",
     }
     assert candidate.manifest.kind == "candidate"
     assert candidate.manifest.inputs == dict(inputs.inputs)
@@ -47,7 +49,9 @@ def test_a_candidate_is_whole(candidate: Artifact, inputs: CandidateInputs) -> N
     parity = json.loads(candidate.file("parity.json").read_text())
     assert parity["passed"]
     assert parity["pictures"] == len(inputs.val)
-    assert parity["batches"] == [1, 16]
+    assert parity["batches"] == [1, 3, 32]
+    assert set(parity["by_batch"]) == {"1", "3", "32"}
+    assert parity["non_square"] > 5
     assert parity["agreement"] == 1.0
     assert 0 < parity["max_difference"] < 1e-3
 
@@ -99,17 +103,20 @@ def test_a_file_that_answers_otherwise_is_no_candidate(candidate: Artifact, inpu
         check_parity(inputs.model, graph.SerializeToString(), preprocess=inputs.preprocess, samples=inputs.val)
     assert "agreement 0." in str(caught.value)
     assert "agreement from 0.995" in str(caught.value)
+    assert "first layer that differs: head (Linear)" in str(caught.value)
 
 
 def test_parity_looks_at_every_batch_size_and_both_limits() -> None:
     wanted = np.array([[0.6, 0.4], [0.3, 0.7]], dtype=np.float32)
-    record = compare(wanted, [wanted, wanted + np.float32([[2e-3, -2e-3]])], batches=(1, 2))
+    record = compare({1: wanted, 3: wanted}, {1: wanted, 3: wanted + np.float32([[2e-3, -2e-3]])}, pictures=2)
     assert record.agreement == 1.0
     assert record.max_difference == pytest.approx(2e-3, rel=1e-3)
+    assert record.by_batch[1]["max_difference"] == 0.0
     assert not record.passed
-    assert not compare(wanted, [wanted, wanted[::-1]], batches=(1, 2)).passed
-    assert compare(wanted, [wanted], batches=(1,)).passed
-    assert compare(wanted, [wanted], batches=(1,), labels=wanted.argmax(1)).scores["accuracy"] == 1.0
+    assert not compare({1: wanted, 3: wanted}, {1: wanted, 3: wanted[::-1]}, pictures=2).passed
+    assert not compare({1: wanted}, {1: np.full_like(wanted, np.nan)}, pictures=2).passed
+    assert compare({1: wanted}, {1: wanted}, pictures=2).passed
+    assert compare({1: wanted}, {1: wanted}, pictures=2, labels=wanted.argmax(1)).scores["accuracy"] == 1.0
 
 
 def test_parity_ends_early_when_time_is_short(candidate: Artifact, inputs: CandidateInputs) -> None:
