@@ -18,16 +18,18 @@ import onnx
 from autodl_ray.export.graph import PIXELS
 from autodl_ray.models.predictor import open_session
 
-__all__ = ["METHODS", "ActivationSample", "CalibrationMethod", "observe", "ranges"]
+__all__ = ["METHODS", "ActivationSample", "CalibrationMethod", "Range", "observe", "ranges"]
 
-CalibrationMethod = Literal["minmax", "percentile", "mse"]
-METHODS: tuple[CalibrationMethod, ...] = ("percentile", "mse", "minmax")
+CalibrationMethod = Literal["minmax", "percentile", "mse", "entropy"]
+METHODS: tuple[CalibrationMethod, ...] = ("percentile", "mse", "entropy", "minmax")
 """In the order of preference where accuracies are equal."""
 
 _PERCENTILE = 99.99
 _VALUES = 4096  # of a tensor a picture
 _SHRINK = np.linspace(0.3, 1.0, 29)
 _CLAMPS = ("Clip", "Relu")
+_BINS = 2048
+_LEVELS = 256
 
 Range = tuple[float, float]
 
@@ -82,7 +84,8 @@ def ranges(seen: Mapping[str, ActivationSample], method: CalibrationMethod) -> d
     Args:
         seen: From :func:`observe`.
         method: ``minmax`` covers everything; ``percentile`` leaves 0.01 % out at either end; ``mse`` shrinks the whole
-            range to where the mean squared error of rounding and clipping is least.
+            range to where the mean squared error of rounding and clipping is least; ``entropy`` to where the
+            distribution in 256 steps diverges least from the one that was seen (Migacz, 2017).
     """
     known: dict[int, Range] = {}
     return {name: known.setdefault(id(sample), _range(sample, method)) for name, sample in seen.items()}
@@ -96,7 +99,30 @@ def _range(sample: ActivationSample, method: CalibrationMethod) -> Range:
     elif method == "mse":
         shrink = min(_SHRINK, key=lambda s: (_error(sample.values[::8], low * s, high * s), -s))
         low, high = low * float(shrink), high * float(shrink)
+    elif method == "entropy" and high > low:
+        counts = np.histogram(sample.values, bins=_BINS, range=(low, high))[0].astype(np.float64)
+        shrink = min(_SHRINK, key=lambda s: (_divergence(counts, low, high, float(s)), -s))
+        low, high = low * float(shrink), high * float(shrink)
     return low, high
+
+
+def _divergence(counts: npt.NDArray[np.float64], low: float, high: float, shrink: float) -> float:
+    """Kullback-Leibler divergence of 256 steps over the shrunk range from what was seen, clipped to that range."""
+    first = round(-low * (1 - shrink) / (high - low) * _BINS)
+    last = max(first + _LEVELS, _BINS - round(high * (1 - shrink) / (high - low) * _BINS))
+    first, last = max(0, min(first, _BINS - _LEVELS)), min(last, _BINS)
+    inside = counts[first:last]
+    seen = inside.copy()
+    seen[0] += counts[:first].sum()
+    seen[-1] += counts[last:].sum()
+    starts = np.arange(_LEVELS) * len(inside) // _LEVELS
+    sizes = np.diff([*starts, len(inside)])
+    filled = inside > 0
+    held = np.maximum(np.add.reduceat(filled.astype(np.float64), starts), 1.0)
+    rounded = np.repeat(np.add.reduceat(inside, starts) / held, sizes) * filled
+    p, q = seen / seen.sum(), rounded / max(rounded.sum(), 1.0)
+    some = p > 0
+    return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-9))).sum())
 
 
 def _error(values: npt.NDArray[np.float32], low: float, high: float) -> float:

@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import onnx
 
 from autodl_ray.export.graph import PIXELS
 
-__all__ = ["quantize_core"]
+__all__ = ["quantize_core", "quiet"]
 
 
 class _OnePicture:
@@ -31,7 +31,11 @@ class _OnePicture:
 
 
 def quantize_core(
-    core: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], pixels: npt.NDArray[np.float32]
+    core: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    pixels: npt.NDArray[np.float32],
+    *,
+    in_float: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Quantize a network statically: QInt8 weights a channel, QUInt8 activations, as QuantizeLinear pairs.
 
@@ -41,6 +45,7 @@ def quantize_core(
         core: From ``pixels`` to logits, float32.
         ranges: Tensor name → range of its values.
         pixels: (1, 3, S, S) float32, any picture.
+        in_float: Names of nodes that are left as they are.
 
     Returns:
         The same graph with ``QuantizeLinear`` and ``DequantizeLinear`` around what onnxruntime can do in 8 bits.
@@ -51,7 +56,7 @@ def quantize_core(
         name: [{"rmin": np.array(low, dtype=np.float32), "rmax": np.array(high, dtype=np.float32)}]
         for name, (low, high) in ranges.items()
     }
-    with tempfile.TemporaryDirectory(prefix="autodl-int8-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="autodl-int8-") as folder, quiet():
         path = Path(folder) / "quantized.onnx"
         source = onnx.ModelProto()
         source.CopyFrom(core)
@@ -64,13 +69,14 @@ def quantize_core(
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=list(in_float),
             extra_options={"TensorQuantOverrides": overrides},
         )
         return onnx.load(path)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep onnxruntime's prints, warnings and root log lines (it uses the root logger) away from people."""
     root = logging.getLogger()
     level = root.level
