@@ -227,6 +227,10 @@ def fit_image(image: ImageArray, *, size: int, fit: Fit, fill: tuple[int, int, i
 _PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
+# Nothing else is tried: Pillow would start Ghostscript for an EPS, and knows forty more formats, each with a parser.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
 def _quiet_pillow() -> None:
     # Pillow warns about broken EXIF, odd palettes and large pictures. `warnings.catch_warnings` swaps the filters of
     # the whole process and so may not be used by the threads that decode: one filter is added, and stays.
@@ -239,7 +243,7 @@ def _opened(data: bytes, max_pixels: int | None) -> Image.Image:
         raise DatasetError("The picture is empty (0 bytes).", hint="remove the file or save it again")
     _quiet_pillow()
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise DatasetError(
             "This is not a picture.",

@@ -183,3 +183,13 @@ def test_the_limit_can_be_set() -> None:
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:
     assert all(s == s.lower() and s.startswith(".") for s in IMAGE_SUFFIXES)
+
+
+def test_formats_beyond_those_named_are_not_even_tried() -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(DatasetError, match="This is not a picture"):
+        decode_image(eps)
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "SGI")
+    with pytest.raises(DatasetError, match="This is not a picture"):
+        decode_image(buffer.getvalue())

@@ -1,8 +1,9 @@
-"""What runs in Ray's own HTTP proxy: its refusals (429, 503, …) become JSON like every other error."""
+"""What runs in Ray's own HTTP proxy: refusals become JSON like every other error, and no client waits for ever."""
 
 from __future__ import annotations
 
 import json
+import os
 from http import HTTPStatus
 from typing import Any
 
@@ -10,8 +11,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["JsonErrors", "middlewares"]
+__all__ = ["TIMEOUT_VARIABLE", "CapTimeout", "JsonErrors", "middlewares"]
 
+TIMEOUT_VARIABLE = "AUTODL_REQUEST_TIMEOUT_S"
+"""Environment variable of the proxy: most seconds that a client may ask for."""
+
+_DEFAULT_TIMEOUT_S = 60.0
+_HEADER = b"x-request-timeout-seconds"
 _SAID = {
     429: "The service is busy: as many requests wait as may wait. Try again after the seconds of Retry-After.",
     503: "No replica can answer now. Try again in a moment.",
@@ -21,7 +27,36 @@ _SAID = {
 
 def middlewares() -> list[Middleware]:
     """Return what Ray Serve puts around its proxy, told by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``."""
-    return [Middleware(JsonErrors)]
+    most = os.environ.get(TIMEOUT_VARIABLE, "")
+    return [Middleware(JsonErrors), Middleware(CapTimeout, most_s=float(most) if most else _DEFAULT_TIMEOUT_S)]
+
+
+class CapTimeout:
+    """ASGI middleware: the timeout that a client asks for is between a millisecond and the cap.
+
+    Ray takes ``x-request-timeout-seconds`` from anyone, and 0 for "no timeout at all".
+
+    Args:
+        app: What is behind it.
+        most_s: The cap, in seconds.
+    """
+
+    def __init__(self, app: ASGIApp, *, most_s: float = _DEFAULT_TIMEOUT_S) -> None:
+        self._app = app
+        self._most_s = most_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with that header put right."""
+        if scope["type"] == "http" and any(name == _HEADER for name, _ in scope["headers"]):
+            scope = {**scope, "headers": [(n, self._capped(v) if n == _HEADER else v) for n, v in scope["headers"]]}
+        await self._app(scope, receive, send)
+
+    def _capped(self, value: bytes) -> bytes:
+        try:
+            wanted = float(value)
+        except ValueError:
+            wanted = self._most_s
+        return str(min(self._most_s, wanted) if wanted > 0 else self._most_s).encode()
 
 
 class JsonErrors:
