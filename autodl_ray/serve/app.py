@@ -8,8 +8,8 @@ answers its share of the requests in the same replica, and takes over, or goes, 
 travels as ``user_config``, which Serve hands over without a restart.
 
 In front of the replicas stands, on one machine, a door of our own (``serve/door``) instead of Serve's proxy, whose hop
-costs 1.5 ms of CPU a request; Serve starts, watches, scales and replaces the replicas all the same. On a cluster Serve's
-own proxies (or HAProxy) ask the same application.
+costs 1.5 ms of CPU a request; Serve starts, watches, scales and replaces the replicas all the same. On a cluster
+Serve's own proxies (or HAProxy) ask the same application.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from autodl_ray.serve.board import RayBoard
 from autodl_ray.serve.bundles import check_bundles
 from autodl_ray.serve.door.link import Link
 from autodl_ray.serve.engine import Engine, ServedModel, open_models
+from autodl_ray.serve.guard.keys import KeyRing
+from autodl_ray.serve.http.access import AccessLog
+from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.plan import ReplicaPlan
 from autodl_ray.serve.scaling import policy_config
 from autodl_ray.serve.settings import hash_key, read_api_key
@@ -57,6 +60,9 @@ class Classifier:
         key_hash: sha256 of the API key, or None.
         hosts: Host names under which it may be asked; None: any.
         local: Whether Ray runs on this machine alone.
+        keys_file: File of API keys, or None.
+        access_log: File that gets a JSON line a request, or None.
+        metrics_folder: Where the replicas of this machine add up what ``/metrics`` shows, or None.
         door: Unix socket of the service's own door, on one machine; None: Ray's proxies ask.
     """
 
@@ -69,13 +75,24 @@ class Classifier:
         key_hash: str | None,
         hosts: tuple[str, ...] | None,
         local: bool,
+        keys_file: str | None = None,
+        access_log: str | None = None,
+        metrics_folder: str | None = None,
         door: str | None = None,
     ) -> None:
         if local:
             _keep_on_loopback()
         self._settings = ServeSpec.model_validate(settings)
-        self._key_hash, self._hosts = key_hash, hosts
-        self._engine = Engine(open_models(bundles, num_threads=1), num_threads=num_threads)
+        self._hosts = hosts
+        self._keys = KeyRing(None if keys_file is None else Path(keys_file), sha256=key_hash)
+        self._log = None if access_log is None else AccessLog(Path(access_log))
+        self._metrics = Metrics(None if metrics_folder is None else Path(metrics_folder))
+        self._engine = Engine(
+            open_models(bundles, num_threads=1),
+            num_threads=num_threads,
+            max_pixels=self._settings.max_pixels,
+            metrics=self._metrics,
+        )
         self._engine.warm_up()
         target_ms = self._settings.latency_target_ms
         self._engine.tune(latency_target_s=None if target_ms is None else target_ms / 1000)
@@ -107,10 +124,11 @@ class Classifier:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Serve's autoscaler what is under way here and at the door, and how long answers take."""
-        under_way, latency_ms = self._engine.load()
+        pictures, latency_ms = self._engine.load()
+        under_way = float(pictures)
         if self._link is not None:
             under_way = max(under_way, self._link.under_way) + self._link.waiting
-        return {"under_way": float(under_way), "latency_ms": latency_ms}
+        return {"under_way": under_way, "latency_ms": latency_ms}
 
     def check_health(self) -> None:
         """Raise when the application's loop stands still: Serve then replaces this replica."""
@@ -128,7 +146,13 @@ class Classifier:
 
     def _application(self) -> ASGIApp:
         return create_app(
-            self._engine, max_body_mb=self._settings.max_body_mb, key_hash=self._key_hash, hosts=self._hosts
+            self._engine,
+            self._settings,
+            keys=self._keys,
+            hosts=self._hosts,
+            metrics=self._metrics,
+            log=self._log,
+            own_ids=False,  # door and proxy send the id back
         )
 
 
@@ -150,6 +174,7 @@ def application(
     keys_file: str | None = None,
     access_log: str | None = None,
     metrics_folder: str | None = None,
+    door: Path | None = None,
 ) -> Application:
     """Bind the deployment for these models and settings.
 
@@ -163,6 +188,7 @@ def application(
         keys_file: File of API keys, as every node sees it, or None.
         access_log: File on every node that gets a JSON line a request, or None.
         metrics_folder: Folder on every node where its replicas add up what ``/metrics`` shows, or None.
+        door: Unix socket of the service's own door; None: Ray's proxies ask.
     """
     options = {
         "name": "Classifier",
@@ -186,6 +212,7 @@ def application(
         keys_file=keys_file,
         access_log=access_log,
         metrics_folder=metrics_folder,
+        door=None if door is None else str(door),
     )
 
 

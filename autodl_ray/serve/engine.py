@@ -92,6 +92,7 @@ class Engine:
         self.metrics = metrics or Metrics()
         self._pinned = tuple(model for model in models if firsts[model.name] is not model)
         self._default = models[0].name
+        self._under_way, self._recent = 0, Seen()
         self._lanes = Lanes(num_threads)
         self._other = self._lanes.add(Lane(_call_each))
         self._of: dict[int, Lane] = {}
@@ -163,6 +164,11 @@ class Engine:
             self._lane(model).batching = self._batching[model.name]
         return dict(self._batching)
 
+    def load(self) -> tuple[int, float]:
+        """Return the requests under way, and the 95th percentile of the latency since the last call (ms; 0: none)."""
+        recent, self._recent = self._recent, Seen()
+        return self._under_way, recent.quantile_ms(0.95)
+
     def offer(self, candidate: NextModel) -> None:
         """Let a new version answer its share beside the old one."""
         self._open_lane(candidate.model)
@@ -215,6 +221,7 @@ class Engine:
         self, model: ServedModel, item: bytes | Sequence[ImageArray], weight: int, tallies: Sequence[Seen]
     ) -> Probabilities:
         began, failed = time.perf_counter(), False
+        self._under_way += 1
         try:
             self.metrics.count("autodl_queue_pictures", by=weight)
             answer: Probabilities = await self._lanes.do(self._lane(model), (item, began), weight=weight)
@@ -225,8 +232,9 @@ class Engine:
             raise
         finally:
             self.metrics.count("autodl_queue_pictures", by=-weight)
+            self._under_way -= 1
             seconds = time.perf_counter() - began
-            for tally in tallies:
+            for tally in (self._recent, *tallies):
                 tally.answered(seconds, failed=failed)
         return answer
 

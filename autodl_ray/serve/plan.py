@@ -20,7 +20,7 @@ class ReplicaPlan:
 
     Attributes:
         num_cpus: Of one replica; a fraction where the replicas share the CPUs.
-        num_threads: Of onnxruntime in a replica.
+        num_threads: Calls that a replica works on at a time, each with one thread of onnxruntime.
         min_replicas: Kept at all times.
         max_replicas: Reached under load.
         line: The plan in one line, for the user.
@@ -58,7 +58,7 @@ def plan_replicas(spec: ServeSpec, *, cpus: float, free_bytes: float, model_byte
             seen=f"{spec.max_replicas} replicas need about {needed / 1e9:.1f} GB, {free_bytes / 1e9:.1f} GB are free",
             hint=f"lower --max-replicas to {max(1, int(free_bytes / (needed / spec.max_replicas)))}",
         )
-    threads = max(1, min(spec.num_threads, int(cpus)))
+    threads = max(1, min(spec.num_threads or int(cpus / spec.max_replicas), int(cpus)))
     # Rounded down, so that the sum stays within what there is.
     num_cpus = min(float(threads), int(cpus / spec.max_replicas * 1000) / 1000)
     return ReplicaPlan(
@@ -70,6 +70,6 @@ def _line(spec: ServeSpec, threads: int, cpus: float, *, shared: bool) -> str:
     low, high = spec.min_replicas, spec.max_replicas
     replicas = f"{high} replica{'s' if high > 1 else ''}" if low == high else f"{low} to {high} replicas"
     line = f"{replicas} × {threads} thread{'s' if threads > 1 else ''} on {cpus:g} CPU{'s' if cpus != 1 else ''}"
-    if threads < spec.num_threads:
+    if spec.num_threads and threads < spec.num_threads:
         line += f" ({spec.num_threads} threads were asked for)"
     return line + (", which they share" if shared else "")

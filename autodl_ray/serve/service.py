@@ -10,20 +10,27 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from autodl_ray.errors import InputError, ResourceError, StageError
 from autodl_ray.runtime.cluster import ClusterInfo, ensure_ray, stop_ray
 from autodl_ray.serve.bundles import ServedBundle, check_bundles
+from autodl_ray.serve.door.door import Door, DoorSettings
+from autodl_ray.serve.door.http import Limits
+from autodl_ray.serve.goal import Goal, NextVersion, parse_goal
 from autodl_ray.serve.plan import ReplicaPlan, plan_replicas
 from autodl_ray.serve.settings import SERVE_ENVIRONMENT, hash_key
 from autodl_ray.spec import ServeSpec
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 __all__ = ["APP_NAME", "Service", "check_port", "is_loopback", "start", "stop"]
 
@@ -47,6 +54,36 @@ class Service:
     bundles: tuple[ServedBundle, ...]
     plan: ReplicaPlan
     seconds: float
+    door: Door | None = None
+
+    def roll_out(self, name: str, following: NextVersion | None) -> None:
+        """Bring a new version of a model in beside the one that answers, or (None) take back the one on its way.
+
+        Nothing restarts. :meth:`status` says how it goes.
+
+        Raises:
+            InputError: There is no such model, or the service is not this machine's own.
+        """
+        if self.door is None:
+            raise InputError("This service runs on a cluster.", hint="change it with: autodl deploy")
+        goal = parse_goal(self.door.goal or Goal.of([(b.name, str(b.folder)) for b in self.bundles]).model_dump())
+        if name not in {model.name for model in goal.models}:
+            raise InputError("There is no such model.", seen=name, accepted=", ".join(m.name for m in goal.models))
+        self.door.tell(goal.with_next(name, following).model_dump(mode="json"))
+
+    def status(self) -> dict[str, Any]:
+        """Return the figures of the door: replicas, requests under way and waiting, and each replica's versions."""
+        return {} if self.door is None else self.door.figures()
+
+
+@dataclass
+class _Running:
+    """The one service of this process, as there is one Ray: what stop() has to close."""
+
+    door: Door | None = None
+
+
+_running = _Running()
 
 
 def start(
@@ -54,6 +91,8 @@ def start(
     spec: ServeSpec,
     *,
     api_key: str | None = None,
+    keys_file: Path | None = None,
+    access_log: Path | None = None,
     num_cpus: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Service:
@@ -63,6 +102,8 @@ def start(
         bundles: Folders (or ``NAME=FOLDER``); the first is the default model.
         spec: Where it listens and how it scales.
         api_key: Asked for as a bearer token; needed when ``spec.host`` is not loopback.
+        keys_file: Keys that open it too, made by ``autodl keys create``.
+        access_log: File that gets a JSON line a request.
         num_cpus: CPUs of a local Ray; None: those of the machine.
         say: Told the plan in one line, before the replicas start.
 
@@ -72,25 +113,44 @@ def start(
         ResourceError: The port is in use, or the replicas do not fit.
         StageError: The replicas did not start.
     """
+    from autodl_ray.serve.guard.origins import LOOPBACK_HOSTS
+
     began = time.monotonic()
     checked = check_bundles(bundles)
-    _check_host(spec.host, api_key)
+    key_hash = None if api_key is None else hash_key(api_key)
+    _check_host(spec.host, with_key=api_key is not None or keys_file is not None)
     check_port(spec.host, spec.port)
     _prepare_environment(spec.host)
     ours = not _ray_runs()
     cluster = ensure_ray(num_cpus=num_cpus, num_gpus=0, log_to_driver=False)
+    from autodl_ray.serve.app import application
+
     try:
         plan = _plan(checked, spec, cluster)
         say(plan.line)
-        _serve_start(spec, ours=ours and cluster.local)
-        _deploy(checked, spec, plan, api_key=api_key, local=cluster.local)
+        door = _running.door = _open_door(spec, cluster) if cluster.local else None
+        _serve_start(spec, ours=ours and cluster.local, own_door=door is not None)
+        needs_key = key_hash is not None or keys_file is not None
+        target = application(
+            {bundle.name: bundle.folder for bundle in checked},
+            spec,
+            plan,
+            key_hash=key_hash,
+            hosts=LOOPBACK_HOSTS if is_loopback(spec.host) and not needs_key else None,
+            local=cluster.local,
+            keys_file=None if keys_file is None else str(keys_file.resolve()),
+            access_log=None if access_log is None else str(access_log.resolve()),
+            metrics_folder=None if cluster.folder is None else str(cluster.folder / "metrics"),
+            door=None if door is None else door.socket,
+        )
+        _deploy(target)
         url = f"http://{_in_url(_reachable(spec.host))}:{spec.port}"
         for bundle in checked:
             _ask(spec, bundle.name, api_key)
     except BaseException:
         stop(leave_ray=not ours)
         raise
-    return Service(url, checked, plan, time.monotonic() - began)
+    return Service(url, checked, plan, time.monotonic() - began, door)
 
 
 def stop(*, leave_ray: bool = False) -> None:
@@ -102,6 +162,9 @@ def stop(*, leave_ray: bool = False) -> None:
     import ray
     from ray import serve
 
+    door, _running.door = _running.door, None
+    if door is not None:
+        door.close(drain_s=6.0)
     if ray.is_initialized():
         with contextlib.suppress(Exception):  # what does not end by itself is killed with Ray
             if os.environ.get("RAY_ADDRESS"):  # a joined cluster may serve other applications
@@ -140,8 +203,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_host(host: str, api_key: str | None) -> None:
-    if api_key is None and not is_loopback(host):
+def _check_host(host: str, *, with_key: bool) -> None:
+    if not with_key and not is_loopback(host):
         raise InputError(
             "Others could reach this host, and nobody would be asked for a key.",
             seen=f"host {host}",
@@ -190,7 +253,27 @@ def _ray_runs() -> bool:
     return bool(ray.is_initialized())
 
 
-def _serve_start(spec: ServeSpec, *, ours: bool) -> None:
+def _open_door(spec: ServeSpec, cluster: ClusterInfo) -> Door:
+    from ray import serve
+
+    def wake() -> None:
+        with contextlib.suppress(Exception):  # asked again while requests wait
+            serve.get_app_handle(APP_NAME).wake.remote().result(timeout_s=30)
+
+    folder = cluster.folder or Path(tempfile.gettempdir())
+    settings = DoorSettings(
+        spec.host,
+        spec.port,
+        Limits(body_bytes=int(spec.max_body_mb * 1e6)),
+        max_queued=spec.max_queued_requests,
+        max_wait_s=spec.max_wait_s,
+    )
+    door = Door(folder / f"door-{os.getpid()}.sock", settings, wake=wake)
+    door.open()
+    return door
+
+
+def _serve_start(spec: ServeSpec, *, ours: bool, own_door: bool) -> None:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -198,29 +281,16 @@ def _serve_start(spec: ServeSpec, *, ours: bool) -> None:
     # its waiting workers can be used, which saves a second.
     environment = None if ours else {"runtime_env": {"env_vars": dict(SERVE_ENVIRONMENT)}}
     serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": spec.host, "port": spec.port},
+        proxy_location="Disabled" if own_door else "HeadOnly",
+        http_options=None if own_door else {"host": spec.host, "port": spec.port},
         controller_options=environment,
     )
 
 
-def _deploy(
-    bundles: tuple[ServedBundle, ...], spec: ServeSpec, plan: ReplicaPlan, *, api_key: str | None, local: bool
-) -> None:
+def _deploy(target: Application) -> None:
     from ray import serve
     from ray.serve import RunTarget
 
-    from autodl_ray.serve.app import application
-    from autodl_ray.serve.guard import LOOPBACK_HOSTS
-
-    target = application(
-        {bundle.name: bundle.folder for bundle in bundles},
-        spec,
-        plan,
-        key_hash=None if api_key is None else hash_key(api_key),
-        hosts=LOOPBACK_HOSTS if is_loopback(spec.host) and api_key is None else None,
-        local=local,
-    )
     serve.run_many(
         [RunTarget(target, name=APP_NAME, route_prefix="/")],
         wait_for_ingress_deployment_creation=False,

@@ -67,11 +67,11 @@ class Door:
         self.balance = Balance(max_queued=settings.max_queued, max_wait_s=settings.max_wait_s)
         self.states: dict[str, Any] = {}
         self.port = settings.port
-        self._socket, self._settings, self._wake = socket, settings, wake
+        self.socket, self._settings, self._wake = socket, settings, wake
         self._connections: set[HttpConnection] = set()
         self._replicas: set[_Replica] = set()
         self._servers: list[asyncio.AbstractServer] = []
-        self._goal: Any = None
+        self.goal: Any = None
         self._woken_at = 0.0
         self._loop: asyncio.AbstractEventLoop = new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="door", daemon=True)
@@ -95,13 +95,13 @@ class Door:
             self._call(self._drain(drain_s), timeout_s=drain_s + 5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
 
     def tell(self, goal: Any) -> None:
         """Tell every replica, and each that comes, what is to be served (a JSON-like value)."""
 
         async def tell() -> None:
-            self._goal = goal
+            self.goal = goal
             for replica in self._replicas:
                 replica.say(["goal", goal])
 
@@ -132,9 +132,9 @@ class Door:
             connection, settings.host, settings.port, ssl=settings.ssl, backlog=2048, reuse_address=True
         )
         self.port = server.sockets[0].getsockname()[1]
-        self._socket.unlink(missing_ok=True)
-        inner = await loop.create_unix_server(lambda: _Replica(self), str(self._socket))
-        self._socket.chmod(0o600)
+        self.socket.unlink(missing_ok=True)
+        inner = await loop.create_unix_server(lambda: _Replica(self), str(self.socket))
+        self.socket.chmod(0o600)
         self._servers = [server, inner]
         loop.call_later(_TICK_S, self._tick)
 
@@ -232,7 +232,7 @@ class _Replica(asyncio.Protocol):
         if kind == "hello":
             self.room = Room(message[1], message[2], lambda ticket: self.say(["req", ticket.number, *ticket.message]))
             door._replicas.add(self)
-            self.say(["goal", door._goal])
+            self.say(["goal", door.goal])
         elif self.room is None:
             self._transport.close()
         elif kind == "ready" and self.room not in door.balance.rooms:
