@@ -8,6 +8,7 @@ import pytest
 from autodl_ray.tune.proposers.bayes.data import Data
 from autodl_ray.tune.proposers.bayes.fit import Plausibility, drawn, most_plausible
 from autodl_ray.tune.proposers.bayes.kernel import BOUNDS, FieldMatern
+from autodl_ray.tune.proposers.bayes.posterior import Posterior
 
 GROUPS = np.array([0, 1, 1, 2])
 
@@ -40,6 +41,31 @@ def test_the_fit_tells_the_fields_that_matter_from_the_others() -> None:
     assert value == pytest.approx(-negative)
     assert np.abs(slope).max() < 0.05
     assert theta[0] < theta[1]  # the sine bends; the second field is not in the values
+
+
+def test_the_posterior_is_that_of_scikit_learn() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    found, kernel = data(), FieldMatern(tuple(GROUPS), (0.3, 0.5, 0.9), 1e-3, 1.2)
+    theirs = GaussianProcessRegressor(kernel, alpha=found.variances + 1e-6, optimizer=None)
+    theirs.fit(found.points, found.values)
+    new = np.random.default_rng(5).random((6, 4))
+    mean, deviation = Posterior(theirs, np.empty((0, 4))).predict(new)
+    means, deviations = theirs.predict(new, return_std=True)
+    assert mean == pytest.approx(means)
+    assert deviation == pytest.approx(deviations)
+
+
+def test_many_trials_in_a_good_place_promise_nothing_of_a_corner_far_from_all() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    generator = np.random.default_rng(4)
+    good, others = 0.2 + 0.05 * generator.random((20, 2)), np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.9]])
+    values = np.concatenate([np.ones(20), -np.ones(3)])
+    regressor = GaussianProcessRegressor(FieldMatern((0, 1), (0.1, 0.1), 1e-4), optimizer=None, normalize_y=False)
+    regressor.fit(np.concatenate([good, others]), (values - values.mean()) / values.std())
+    corner = Posterior(regressor, np.empty((0, 2))).mean(np.array([[1.0, 1.0]]))
+    assert corner[0] < -0.5  # in deviations from the targets' mean, where a closed one would leave it
 
 
 def test_a_singular_matrix_is_implausible_and_no_error() -> None:
