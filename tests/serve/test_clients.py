@@ -1,7 +1,7 @@
 """Unmodified clients of Triton and KServe against the application behind a real HTTP server.
 
-``$AUTODL_CLIENTS`` names a Python that has both. Without it, Triton's is taken from the developers' extra; KServe's, whose
-pins do not fit ours, is skipped, or with ``AUTODL_CLIENTS=make`` installed once into pytest's cache (70 s).
+``$AUTODL_CLIENTS`` names a Python that has both. Without it, Triton's is taken from the developers' extra; KServe's,
+whose pins do not fit ours, is skipped, or with ``AUTODL_CLIENTS=make`` installed once into pytest's cache (70 s).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user of KServe's `InferenceRESTClient` does, unmodified client: run in an environment that has it, with a URL."""
+"""What a user of KServe's `InferenceRESTClient` does: run in an environment that has it, with a URL and a picture."""
 
 from __future__ import annotations
 

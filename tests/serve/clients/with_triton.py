@@ -56,7 +56,9 @@ def main(url: str, picture: bytes) -> dict[str, Any]:
         "deflate": {"request_compression_algorithm": "deflate", "response_compression_algorithm": "deflate"},
         "patient": {"timeout": 20_000_000, "priority": 1},
     }
-    found["answers"] = {name: ask(client, **options).as_numpy("probabilities").tolist() for name, options in calls.items()}
+    found["answers"] = {
+        name: ask(client, **options).as_numpy("probabilities").tolist() for name, options in calls.items()
+    }
     many = triton.InferInput("image", [200, 2, 2, 3], "UINT8")
     many.set_data_from_numpy(np.zeros((200, 2, 2, 3), np.uint8))
     for method in ("gzip", "deflate"):
@@ -65,9 +67,11 @@ def main(url: str, picture: bytes) -> dict[str, Any]:
     found["id"] = ask(client, outputs=named, request_id="42").get_response()["id"]
     found["async"] = client.async_infer(MODEL, request()).get_result().as_numpy("probabilities").tolist()
     found["classes"] = [[t.decode() for t in row] for row in ask(client, outputs=classes).as_numpy("probabilities")]
-    found["classes_json"] = ask(
-        client, outputs=[triton.InferRequestedOutput("probabilities", binary_data=False, class_count=1)]
-    ).as_numpy("probabilities").tolist()
+    found["classes_json"] = (
+        ask(client, outputs=[triton.InferRequestedOutput("probabilities", binary_data=False, class_count=1)])
+        .as_numpy("probabilities")
+        .tolist()
+    )
     files = triton.InferInput("image", [1], "BYTES")
     files.set_data_from_numpy(np.array([picture], dtype=object))
     found["file"] = client.infer(MODEL, [files]).as_numpy("probabilities").tolist()
