@@ -46,7 +46,7 @@ def client(service: tuple[Service, list[str]]) -> Iterator[httpx.Client]:
 def test_it_is_ready_when_start_returns_and_said_its_plan(service: tuple[Service, list[str]]) -> None:
     started, said = service
     assert httpx.get(f"{started.url}/v2/health/ready", trust_env=False).json() == {"live": True, "ready": True}
-    assert said == ["1 replica × 1 thread on 2 CPUs"]
+    assert said == ["1 replica × 2 threads on 2 CPUs"]
     assert [b.name for b in started.bundles] == ["colours", "slow"]
 
 
@@ -113,7 +113,7 @@ def test_more_requests_than_may_wait_get_429_and_the_rest_an_answer(client: http
 
 
 def test_every_port_it_opened_is_on_loopback(service: tuple[Service, list[str]]) -> None:
-    ours = {p.pid for p in psutil.Process(os.getpid()).children(recursive=True)}
+    ours = {os.getpid(), *(p.pid for p in psutil.Process(os.getpid()).children(recursive=True))}
     sockets = [c for c in psutil.net_connections("tcp") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     listening = {tuple(c.laddr) for c in sockets}
     assert ("127.0.0.1", int(service[0].url.rsplit(":", 1)[1])) in listening

@@ -11,7 +11,6 @@ import msgpack
 __all__ = ["FrameReader", "pack"]
 
 _LENGTH = struct.Struct(">I")
-_MAX_BYTES = 2**31 - 1
 
 
 def pack(message: list[Any]) -> bytes:
@@ -35,6 +34,6 @@ class FrameReader:
             size = _LENGTH.unpack_from(rest, start)[0]
             if end - start - 4 < size:
                 break
-            yield msgpack.unpackb(memoryview(rest)[start + 4 : start + 4 + size], max_buffer_size=_MAX_BYTES)
+            yield msgpack.unpackb(memoryview(rest)[start + 4 : start + 4 + size])
             start += 4 + size
         self._rest = rest[start:]
