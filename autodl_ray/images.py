@@ -31,6 +31,7 @@ __all__ = [
     "fit_geometry",
     "fit_image",
     "image_size",
+    "without_far_ends",
 ]
 
 T = TypeVar("T")
@@ -224,6 +225,25 @@ def fit_image(image: ImageArray, *, size: int, fit: Fit, fill: tuple[int, int, i
     return square
 
 
+def without_far_ends(image: ImageArray) -> ImageArray:
+    """Cut what ``crop`` never looks at: scaling the shorter side of a 1 x 5,000,000 px picture would take terabytes.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        The picture, or of one that is more than 16 times as long as wide its middle.
+    """
+    for axis in (0, 1):
+        keep = _MAX_RATIO * min(image.shape[:2])
+        surplus = image.shape[axis] - keep
+        if surplus > 1:
+            start = surplus // 2  # as much at either end, so that the centre stays where it is
+            image = np.take(image, np.arange(start, image.shape[axis] - start), axis=axis)
+    return image
+
+
+_MAX_RATIO = 16
 _PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 

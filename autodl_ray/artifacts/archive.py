@@ -9,6 +9,7 @@ import stat
 import tempfile
 import uuid
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -81,12 +82,8 @@ def unpacked(path: str | Path) -> Path:
         except OSError:  # another process was faster
             if not (target / MANIFEST).is_file():
                 raise
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         raise BundleError("The archive is damaged.", seen=f"{source}: {error}", hint=_AGAIN) from error
-    except Exception as error:
-        if type(error).__module__ == "zlib":
-            raise BundleError("The archive is damaged.", seen=f"{source}: {error}", hint=_AGAIN) from error
-        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodl_ray.artifacts import Artifact, ValSamples
-from autodl_ray.artifacts.bundle import BUNDLE_JSON, WEIGHTS_FILE, BundleInfo, FormatRecord, open_bundle
+from autodl_ray.artifacts.bundle import BUNDLE_JSON, WEIGHTS_FILE, BundleInfo, FormatRecord, Variant, open_bundle
+from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
 from autodl_ray.export.card import CARD, model_card
 from autodl_ray.export.documents import METRICS_JSON, dump, metrics_document
 from autodl_ray.runtime import Context
@@ -19,6 +21,7 @@ from autodl_ray.spec import ServeSpec, spec_digest
 
 if TYPE_CHECKING:
     from autodl_ray.export.formats import FormatSource
+    from autodl_ray.models.predictor import Predictor
 
 __all__ = ["PARITY_JSON", "SPEED_JSON", "Formats", "format_source", "write_bundle"]
 
@@ -145,7 +148,11 @@ def _make_formats(
 
 
 def _write_documents(folder: Path, info: BundleInfo, candidate: Artifact, dataset: Mapping[str, Any] | None) -> None:
-    speed = _speed(folder, info)
+    from autodl_ray.models.predictor import Predictor, open_session
+
+    files = {v: Predictor(open_session(folder / name), info, v) for v, name in info.variants.items()}
+    (folder / SMOKE_JSON).write_text(dump(smoke_document({str(v): p for v, p in files.items()})), encoding="utf-8")
+    speed = _speed(folder, info, files)
     (folder / SPEED_JSON).write_text(dump(speed), encoding="utf-8")
     (folder / METRICS_JSON).write_text(dump(metrics_document(info)), encoding="utf-8")
     parity = json.loads((folder / PARITY_JSON).read_text(encoding="utf-8"))
@@ -153,17 +160,15 @@ def _write_documents(folder: Path, info: BundleInfo, candidate: Artifact, datase
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def _speed(folder: Path, info: BundleInfo) -> dict[str, Any]:
+def _speed(folder: Path, info: BundleInfo, files: Mapping[Variant, Predictor]) -> dict[str, Any]:
     """Time one picture a call, all files in turn; a third of a second in all."""
     import numpy as np
 
     from autodl_ray.export.speed import interleaved_rates
-    from autodl_ray.models.predictor import open_session
 
     width, height = _SPEED_PX
-    picture = np.zeros((1, height, width, 3), dtype=np.uint8)
-    sessions = {variant: open_session(folder / name) for variant, name in info.variants.items()}
-    calls = {str(v): (lambda s=s: s.run(["probabilities"], {"image": picture})) for v, s in sessions.items()}
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    calls: dict[str, Callable[[], object]] = {v: partial(predictor, [picture]) for v, predictor in files.items()}
     rates = interleaved_rates(calls, items=1, limit_s=_SPEED_LIMIT_S)
     return {
         "schema": 1,
@@ -171,8 +176,8 @@ def _speed(folder: Path, info: BundleInfo) -> dict[str, Any]:
         "threads": os.cpu_count() or 1,
         "picture_px": [width, height],
         "variants": {
-            v: {"latency_ms": 1000.0 / rate, "bytes": (folder / info.variants[v]).stat().st_size}  # type: ignore[index]
-            for v, rate in rates.items()
+            v: {"latency_ms": 1000.0 / rates[v], "bytes": (folder / name).stat().st_size}
+            for v, name in info.variants.items()
         },
     }
 

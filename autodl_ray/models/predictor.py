@@ -12,12 +12,11 @@ import onnxruntime as ort
 
 from autodl_ray.artifacts.bundle import BundleInfo, Variant, open_bundle
 from autodl_ray.errors import BundleError, InputError
-from autodl_ray.images import ImageArray
+from autodl_ray.images import ImageArray, without_far_ends
 
 __all__ = ["Predictor", "group_by_size", "open_session"]
 
 _MAX_BATCH = 32
-_MAX_RATIO = 16
 _MAX_BATCH_BYTES = 64 * 2**20  # of uint8 input: a batch of 12-megapixel photos would need 4 times that as float
 
 
@@ -107,7 +106,7 @@ class Predictor:
         for position, image in enumerate(images):
             _check(image, position)
         if self.info.preprocess.fit == "crop":
-            images = [_without_far_ends(image) for image in images]
+            images = [without_far_ends(image) for image in images]
         if len(images) == 1:
             return self._run(images[0][None])
         answer = np.empty((len(images), len(self.classes)), dtype=np.float32)
@@ -130,17 +129,6 @@ def _check(image: ImageArray, position: int) -> None:
         )
     if image.size == 0:
         raise InputError(f"Picture {position} has no pixels.", seen=f"shape {image.shape}", accepted="1 x 1 px and up")
-
-
-def _without_far_ends(image: ImageArray) -> ImageArray:
-    """Cut what ``crop`` never looks at: scaling the shorter side of a 1 x 5,000,000 px picture would take terabytes."""
-    for axis in (0, 1):
-        keep = _MAX_RATIO * min(image.shape[:2])
-        surplus = image.shape[axis] - keep
-        if surplus > 1:
-            start = surplus // 2  # as much at either end, so that the centre stays where it is
-            image = np.take(image, np.arange(start, image.shape[axis] - start), axis=axis)
-    return image
 
 
 def group_by_size(images: Sequence[ImageArray]) -> list[list[int]]:

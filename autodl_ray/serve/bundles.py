@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autodl_ray.artifacts.archive import is_archive
 from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.errors import BundleError, InputError
 
@@ -63,11 +64,11 @@ def _check(text: str) -> ServedBundle:
     name, separator, rest = text.partition("=")
     named = bool(separator) and not Path(text).exists()
     folder = Path(rest if named else text).expanduser().resolve()
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_archive(folder):
         raise BundleError(
             "There is no such bundle.",
             seen=str(folder),
-            accepted="a folder, or NAME=FOLDER",
+            accepted="a folder or a zip, or NAME=FOLDER",
             hint="give the folder that a finished run printed, e.g. runs/NAME/bundle",
         )
     artifact, info = open_bundle(folder)
@@ -80,4 +81,4 @@ def _check(text: str) -> ServedBundle:
             hint=f"name it: NAME={text}",
         )
     size = artifact.file(info.variants[info.default_variant]).stat().st_size
-    return ServedBundle(name, info.version, folder, info.classes, size, info.serve)
+    return ServedBundle(name, info.version, artifact.path, info.classes, size, info.serve)

@@ -1,0 +1,70 @@
+"""The validation split that a bundle was chosen by, looked up from where the bundle lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from autodl_ray.artifacts import Artifact, ValSamples, open_artifact
+from autodl_ray.errors import AutoDLError, DatasetError
+
+__all__ = ["validation_split"]
+
+_RUN_JSON = "run.json"
+
+
+def validation_split(bundle: Path, dataset_id: str, data: Path | None = None) -> ValSamples | None:
+    """Find the data set version of a bundle in its store, and the pictures where its run found them.
+
+    Args:
+        bundle: ``STORE/RUN/bundle``; elsewhere there is no store to look into.
+        dataset_id: As the bundle records it.
+        data: Folder of the photos, where they have moved.
+
+    Returns:
+        The split, whose first picture was read; None where the version or the pictures are not to be found.
+
+    Raises:
+        DatasetError: ``data`` was given, and the photos of the version are not below it.
+    """
+    run = bundle.resolve().parent
+    artifact = _version(run.parent, dataset_id)
+    root = data or _root_of(run)
+    if artifact is None or root is None:
+        if data is not None:
+            raise DatasetError(
+                "The data set version of the bundle is not in its store.",
+                seen=f"{dataset_id}, looked for in {run.parent}/datasets",
+                accepted="a bundle that lies where `autodl run` wrote it",
+            )
+        return None
+    from autodl_ray.data import load_version
+
+    try:
+        samples = load_version(artifact, root).val
+        samples.read(0)
+    except (AutoDLError, OSError) as error:
+        if data is None:
+            return None
+        raise DatasetError(
+            "The photos that the model was trained on are not here.", seen=f"{data}: {error}", hint="check --data"
+        ) from error
+    return samples
+
+
+def _version(store: Path, dataset_id: str) -> Artifact | None:
+    for manifest in sorted((store / "datasets").glob("*/manifest.json")):
+        artifact = open_artifact(manifest.parent)
+        if artifact.meta.get("version") == dataset_id:
+            return artifact
+    return None
+
+
+def _root_of(run: Path) -> Path | None:
+    try:
+        document: dict[str, Any] = json.loads((run / _RUN_JSON).read_text(encoding="utf-8"))
+        path = Path(str(document["spec"]["data"]["path"])).expanduser()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return path if path.is_dir() else None
