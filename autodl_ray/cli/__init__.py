@@ -15,7 +15,7 @@ def app() -> Any:
     """Build the command line application (typer)."""
     import typer
 
-    from autodl_ray.cli import lr_find, models, predict, run, serve, spec
+    from autodl_ray.cli import bench, export, lr_find, models, pack, predict, run, serve, spec
     from autodl_ray.cli.augment import augment_app
     from autodl_ray.cli.data import data_app
     from autodl_ray.cli.keys import keys_app
@@ -34,7 +34,10 @@ def app() -> Any:
     cli.command(name="run")(run.run)
     cli.command(name="lr-find")(lr_find.lr_find)
     cli.command(name="predict")(predict.predict)
+    cli.command(name="bench")(bench.bench)
     cli.command(name="serve")(serve.serve)
+    cli.command(name="export")(export.export)
+    cli.command(name="pack")(pack.pack)
     cli.command(name="models")(models.models)
     cli.add_typer(data_app(), name="data")
     cli.add_typer(runs_app(), name="runs")

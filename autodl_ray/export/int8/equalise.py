@@ -1,9 +1,9 @@
 """Cross-layer equalisation: channels of one tensor are scaled to like ranges, and the next layer scales them back.
 
 After Nagel et al. (2019), "Data-Free Quantization Through Weight Equalization and Bias Correction". Weights have a
-scale for each output channel here, so that it is the activations, which share one scale, that gain; their ranges are measured
-on calibration pictures. The square root of the ratio divides the gain between a tensor and the weights behind it; a
-depthwise layer behind has a scale for each channel itself and takes all of it.
+scale for each output channel here, so that it is the activations, which share one scale, that gain; their ranges are
+measured on calibration pictures. The square root of the ratio divides the gain between a tensor and the weights behind
+it; a depthwise layer behind has a scale for each channel itself and takes all of it.
 """
 
 from __future__ import annotations
