@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +20,12 @@ def export(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Folder or zip of a bundle.", show_default=False)],
     to: Annotated[
-        list[Literal["torchscript", "openvino", "tensorrt", "safetensors"]],
-        typer.Option("--to", help="Format; may be given several times.", show_default=False),
+        list[str],
+        typer.Option(
+            "--to",
+            help="torchscript, openvino, tensorrt or safetensors; may be given several times.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder; each format gets one in it.", show_default=False)],
     data: Annotated[
@@ -48,12 +52,12 @@ def export(
     from autodl_ray.artifacts.bundle import open_bundle
     from autodl_ray.export import format_source
     from autodl_ray.export.documents import dump
-    from autodl_ray.export.formats import make_formats
+    from autodl_ray.export.formats import known_format, make_formats
     from autodl_ray.export.placing import place, refuse_foreign
 
     console: Console = context.obj
     artifact, info = open_bundle(bundle)
-    names = tuple(dict.fromkeys(to))
+    names = tuple(dict.fromkeys(known_format(name) for name in to))
     refuse_foreign(out, names)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".autodl-export-", dir=out) as staging:
