@@ -50,6 +50,7 @@ def launch(
     min_workers: int = 1,
     patience_s: float = _PLACE_S,
     log: LogConfig | None = None,
+    may_wait: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Run :func:`autodl_ray.train.loop.fit` with the workers that are wanted.
 
@@ -75,6 +76,7 @@ def launch(
         patience_s: How long a group that is started again waits for the place of all workers before it takes fewer
             (a first one waits a minute).
         log: Where live metrics go; None: into ``folder``.
+        may_wait: See :func:`~autodl_ray.train.loop.fit`; a group of workers does not ask.
 
     Raises:
         WorkerLost: Workers were lost too often, or too few find a place; says nothing about the configuration.
@@ -92,6 +94,7 @@ def launch(
             deadline=deadline,
             head_init=head_init,
             log=log,
+            may_wait=may_wait,
         )
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopFlag(folder / _STOP)

@@ -16,15 +16,16 @@ from autodl_ray.augment.policy import AugmentPolicy
 from autodl_ray.errors import StageError
 from autodl_ray.models.classifier import Classifier
 from autodl_ray.train.batch_size import measure_batch_size
-from autodl_ray.train.checkpoint import BEST, Checkpoints, load_checkpoint
+from autodl_ray.train.checkpoint import BEST, load_checkpoint
 from autodl_ray.train.config import FitConfig
 from autodl_ray.train.counts import EpochStats
+from autodl_ray.train.files import EpochFiles
 from autodl_ray.train.initial import initial_model
 from autodl_ray.train.memory import kept_memory
 from autodl_ray.train.peers import Alone, Peers, StepVote
 from autodl_ray.train.plan import Pace, least_steps, lr_factor, plan_steps, steps_per_epoch
 from autodl_ray.train.precision import check_precision
-from autodl_ray.train.result import FitResult, ProgressFile, rank_of, write_curves
+from autodl_ray.train.result import FitResult, ProgressFile, rank_of
 from autodl_ray.train.slices import sliced
 from autodl_ray.train.source import BatchLike, Source
 from autodl_ray.train.state import TrainState, check_same
@@ -50,6 +51,7 @@ def fit(
     num_threads: int | None = None,
     peers: Peers | None = None,
     log: LogConfig | None = None,
+    may_wait: Callable[[int], bool] | None = None,
 ) -> FitResult:
     """Train, or go on training, in ``folder``.
 
@@ -74,6 +76,8 @@ def fit(
         num_threads: Of torch; None: as they are.
         peers: The other workers; None: there are none.
         log: Where live metrics go; None: into ``folder``.
+        may_wait: Whether nobody acts on the report of an epoch (1-based): then no file is written after it, and after
+            a kill it is made again. None: somebody always does.
 
     Raises:
         StoreError: The folder holds a training with another configuration, or cannot be written.
@@ -86,7 +90,7 @@ def fit(
     devices = [peers.device] if peers.device.type == "cuda" else []
     with kept_memory(), torch_threads(num_threads), torch.random.fork_rng(devices=devices):
         run = _Run(config, source, folder=folder, deadline=deadline, head_init=head_init, peers=peers)
-        slicing = peers.world_size == 1 and not config.compile
+        run.may_wait, slicing = may_wait, peers.world_size == 1 and not config.compile
         backbone = run.stepper.model.backbone
         with (
             sliced(backbone, image_size=run.size, device=peers.device) if slicing else nullcontext() as slices,
@@ -101,6 +105,8 @@ def fit(
 class _Run:
     """One call of :func:`fit`."""
 
+    may_wait: Callable[[int], bool] | None = None
+
     def __init__(
         self,
         config: FitConfig,
@@ -114,7 +120,7 @@ class _Run:
         self.asked, self.source, self.folder, self.deadline, self.peers = config, source, folder, deadline, peers
         self.size = config.train_image_size or config.preprocess.size
         self.state = TrainState()
-        self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints)
+        self.files = EpochFiles(folder, keep=config.keep_checkpoints)
         saved = self._load()
         epochs_before = check_same(saved, config, folder) if saved is not None else config.epochs
         model = initial_model(
@@ -136,7 +142,7 @@ class _Run:
     def _load(self) -> dict[str, Any] | None:
         if self.peers.rank != 0:  # only one may put the files of the best weights in order
             return load_checkpoint(self.folder)[0]
-        saved, notes = self.checkpoints.load()
+        saved, notes = self.files.checkpoints.load()
         for note in notes:
             self.state.note(note)
         return saved
@@ -157,7 +163,7 @@ class _Run:
         self.state.counts.seconds += now - self.began
         self.began = now
         if self.peers.rank == 0:
-            self.checkpoints.save(self.state.pack(self.asked, self.stepper))
+            self.files.save(self.state.pack(self.asked, self.stepper), self.state.history)
         self.saved_at = time.perf_counter()
 
     # -- the loop
@@ -184,10 +190,11 @@ class _Run:
             replicate=config.replicate,
         )
         try:
-            for batches in epochs:
-                status = self._epoch(batches)
-                if status is not None:
-                    break
+            with self.files.settled():
+                for batches in epochs:
+                    status = self._epoch(batches)
+                    if status is not None:
+                        break
         finally:
             close = getattr(epochs, "close", None)
             if close is not None:
@@ -328,13 +335,15 @@ class _Run:
         row.update(self._settings())
         row.update(self.telemetry.epoch(row, probabilities=validation.probabilities, labels=validation.labels))
         state.history.append(row)
-        self._keep_best(row)
+        asks = None if ended else self.may_wait
+        waits = asks is not None and self.files.may_wait and asks(int(row["epoch"]))
+        self._keep_best(row, waits=waits)
         counts.done = ended == "finished"
-        self._save()
+        if not waits:
+            self._save()
         self.pace.evals.append(time.perf_counter() - started)
-        self._show(force=True)
+        self._show(force=ended is not None or self.progress.is_due_after_epoch)
         if self.peers.rank == 0:
-            write_curves(self.folder, state.history)
             self.report(dict(row))
 
     def _settings(self) -> dict[str, Any]:
@@ -368,10 +377,10 @@ class _Run:
         stepper.thaw.keep_still()
         return validation
 
-    def _keep_best(self, row: dict[str, Any]) -> None:
+    def _keep_best(self, row: dict[str, Any], *, waits: bool) -> None:
         counts, rank, epoch = self.state.counts, rank_of(row, self.config.metric), int(row["epoch"])
-        if self.peers.rank == 0 and self.checkpoints.wants(rank=rank, epoch=epoch):
-            self.checkpoints.keep_best(self.stepper.delivered(), rank=rank, epoch=epoch)
+        if self.peers.rank == 0 and self.files.checkpoints.wants(rank=rank, epoch=epoch):
+            self.files.keep_best(self.stepper.delivered(), rank=rank, epoch=epoch, waits=waits)
         if counts.best is None or rank > counts.best:
             counts.best, counts.best_epoch = rank, epoch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,7 @@ class TrialCall:
         folder: Where it keeps its checkpoint.
         known_epochs: Epochs that the journal knows; its checkpoint may be one ahead.
         params: What it was proposed with, to be shown with its live metrics.
+        looks: Epochs after which it may be paused or ended; None: after any.
     """
 
     trial: str
@@ -44,6 +45,7 @@ class TrialCall:
     folder: Path
     known_epochs: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
+    looks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Bridge:
         self.on_end = on_end
         self.places: dict[str, str | None] = {}
         self.error: BaseException | None = None
+        self._ended: list[TrialState] = []
         self._ticked = 0.0
         self._stopping_since: float | None = None
 
@@ -102,36 +105,60 @@ class Bridge:
             return FINISHED
         return call
 
-    def answer(self, place: str, row: Mapping[str, Any]) -> Answer:
+    def answer(
+        self,
+        place: str,
+        row: Mapping[str, Any],
+        *,
+        before: Sequence[Mapping[str, Any]] = (),
+        put: Callable[[Answer], None] = lambda _: None,
+    ) -> Answer:
         """Take what a place says; an error of ours is kept, and ends the place.
 
         Args:
             place: Which.
             row: Of an epoch (``epoch``, …), of an error of the user's code (``failed``, ``traceback``), ``done`` when
                 a trial returned, or ``idle`` when it was told to wait.
+            before: Rows of epochs that were held back until now.
+            put: Called with the answer as soon as all that led to it is on the disk.
         """
+        answer = Answer("end")
+        with self.guarded(), self.engine.journal.together():
+            answer = self._answer(place, [*before, row])
+        put(answer)
         with self.guarded():
-            if "epoch" in row and self._goes_on(place, row):
-                self._look_at_shares(row)
-                return Answer("go_on")
+            self._tell_ends()
+        return answer
+
+    def _answer(self, place: str, rows: Sequence[Mapping[str, Any]]) -> Answer:
+        going = True
+        for row in rows:
+            going = "epoch" in row and self._goes_on(place, row)
             if "failed" in row:
                 self._failed(place, row)
             elif "done" in row:
                 self._returned(place)
             self._look_at_shares(row)
-            if len(self.places) > self.shares.at_once:
-                return Answer("end")
-            call = self._next(place)
-            if call is not None:
-                return Answer("train", call)
-            if self.error is None and self.engine.active and not (self.stop.is_set() or self.engine.time_is_up):
-                return Answer("wait")
+            if not going:  # what it did after the epoch that ended it is not told to anyone
+                break
+        return Answer("go_on") if going else self._further(place)
+
+    def _further(self, place: str) -> Answer:
+        """Say what a place does that trains nothing now."""
+        if len(self.places) > self.shares.at_once:
+            return Answer("end")
+        call = self._next(place)
+        if call is not None:
+            return Answer("train", call)
+        if self.error is None and self.engine.active and not (self.stop.is_set() or self.engine.time_is_up):
+            return Answer("wait")
         return Answer("end")
 
     def left(self, place: str) -> None:
         """Take note that a place is no more: it was told to end, or was ended from outside."""
         self._returned(place)
         self.places.pop(place, None)
+        self._tell_ends()
 
     def died(self, place: str, reason: str) -> None:
         """Take note that the process of a place is gone."""
@@ -142,7 +169,8 @@ class Bridge:
             self.engine.let_go(trial)
             return
         self.engine.lost(trial, reason)
-        self._tell_end(trial)
+        self._note_end(trial)
+        self._tell_ends()
 
     def tick(self) -> None:
         """Let the stage show progress, not too often."""
@@ -191,7 +219,8 @@ class Bridge:
         folder = self.folder / trial.id
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            call = TrialCall(trial.id, self.settings(trial.params), folder, trial.epochs, trial.params)
+            settings = self.settings(trial.params)
+            call = TrialCall(trial.id, settings, folder, trial.epochs, trial.params, self.engine.looks)
         except BaseException:
             self.engine.let_go(trial.id)
             raise
@@ -203,7 +232,7 @@ class Bridge:
         if trial is None or not self.engine.report(trial, row):
             self.places[place] = None
             if trial is not None:
-                self._tell_end(trial)
+                self._note_end(trial)
             return False
         return True
 
@@ -213,7 +242,7 @@ class Bridge:
             return
         (self.folder / trial / "error.txt").write_text(str(row.get("traceback", "")))
         self.engine.failed(trial, str(row["failed"]))
-        self._tell_end(trial)
+        self._note_end(trial)
 
     def _returned(self, place: str) -> None:
         """Take note that the trial of a place returned: whole, or early."""
@@ -226,9 +255,14 @@ class Bridge:
             self.engine.let_go(trial)
             return
         self.engine.ended(trial, reason=self.engine.over or "the time was up")
-        self._tell_end(trial)
+        self._note_end(trial)
 
-    def _tell_end(self, trial: str) -> None:
+    def _note_end(self, trial: str) -> None:
         state = self.engine.state.trials[trial]
         if state.has_ended:
-            self.on_end(state)
+            self._ended.append(state)
+
+    def _tell_ends(self) -> None:
+        """Tell of trials that ended; what is not needed of them is deleted, so their ends must be on the disk."""
+        while self._ended:
+            self.on_end(self._ended.pop(0))

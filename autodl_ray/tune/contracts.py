@@ -75,6 +75,11 @@ class Scheduler(Protocol):
     keep what it derives from the reports, and nothing else. The same reports give the same verdicts.
     """
 
+    @property
+    def looks(self) -> tuple[int, ...] | None:
+        """The epochs after which it may pause or stop a trial; None: after any."""
+        ...
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Decide what becomes of ``trial``, which has just reported its last epoch (``history`` holds it too)."""
         ...

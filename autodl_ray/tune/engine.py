@@ -133,6 +133,13 @@ class Engine:
             self._end(trial.id, "stopped", self.over or "the time was up")
 
     @property
+    def looks(self) -> tuple[int, ...] | None:
+        """The epochs after which a trial may be paused or ended; None: after any."""
+        if self.goal is not None and self.goal.is_set:
+            return None
+        return () if self.state.scheduler is None else self.state.scheduler.looks
+
+    @property
     def time_is_up(self) -> bool:
         """Whether a trial that starts now could not make one epoch before the deadline."""
         if self.deadline is None:

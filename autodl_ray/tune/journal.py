@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +55,8 @@ class Journal:
     """The one writer of a journal; use as a context manager.
 
     Every line reaches the kernel at once, which is what survives a ``kill -9``; lines that open or close a trial
-    are also forced to the disk, and the epochs in between at most once a second.
+    are also forced to the disk, and the epochs in between at most once a second. What is written in one
+    :meth:`together` is forced to the disk once, at its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +65,7 @@ class Journal:
         _cut_torn_line(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._synced = 0.0
+        self._waits = self._owes = False
 
     def __enter__(self) -> Journal:
         return self
@@ -71,6 +74,21 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._file)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Force what is written inside to the disk once, at the end; not to be nested.
+
+        Raises:
+            StoreError: As :meth:`append`, at the end.
+        """
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+            if self._owes:
+                self._force()
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Write one event.
@@ -81,15 +99,26 @@ class Journal:
         line = json.dumps(dict(event), separators=(",", ":"), default=plain) + "\n"
         try:
             os.write(self._file, line.encode())
-            if event["event"] != "epoch" or time.monotonic() - self._synced > 1.0:
-                os.fdatasync(self._file)
-                self._synced = time.monotonic()
         except OSError as error:
-            raise StoreError(
-                "The journal of the sweep could not be written.",
-                seen=f"{self._path}: {error}",
-                hint="free some space and run the same line again: finished trials are kept",
-            ) from error
+            raise self._unwritten(error) from error
+        if event["event"] != "epoch" or time.monotonic() - self._synced > 1.0:
+            self._owes = True
+        if self._owes and not self._waits:
+            self._force()
+
+    def _force(self) -> None:
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise self._unwritten(error) from error
+        self._owes, self._synced = False, time.monotonic()
+
+    def _unwritten(self, error: OSError) -> StoreError:
+        return StoreError(
+            "The journal of the sweep could not be written.",
+            seen=f"{self._path}: {error}",
+            hint="free some space and run the same line again: finished trials are kept",
+        )
 
 
 def _cut_torn_line(path: Path) -> None:

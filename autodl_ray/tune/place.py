@@ -22,12 +22,14 @@ from autodl_ray.tune.bridge import Answer, TrialCall
 from autodl_ray.tune.journal import plain
 from autodl_ray.tune.mailbox import Mailbox
 
-__all__ = ["MESSAGE", "NUMBER", "TrialJob", "serve_place"]
+__all__ = ["MESSAGE", "NUMBER", "LetGo", "Line", "TrialJob", "serve_place"]
 
 MESSAGE, NUMBER = "message", "number"
-"""Keys of what a place reports to Tune: JSON, because Tune adds keys of its own and flattens what it finds."""
+"""Keys of what a place reports to Tune: JSON of what it says, after the epochs that were held back; JSON because Tune
+adds keys of its own and flattens what it finds."""
 
 _WAIT_S = 0.1
+_HOLD_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class TrialJob:
 
     Attributes:
         train: ``train(call, report=…, should_stop=…, deadline=…)`` trains one trial and reports after each epoch
-            a mapping that has ``epoch``; what ``report`` raises has to come out again.
+            a mapping that has ``epoch``; what ``report`` raises has to come out again. It may ask the report whether
+            that of an epoch ``may_wait``.
         stop: Whether the user asked to finish.
         deadline: Unix time at which the trials have to end.
     """
@@ -53,7 +56,7 @@ def serve_place(config: dict[str, Any], shared: list[Any]) -> None:
         config: ``call``: the first trial; ``mailbox``: where answers lie.
         shared: A reference to the :class:`TrialJob`.
     """
-    job, line = _fetch(shared[0]), _Line(Mailbox(config["mailbox"]))
+    job, line = _fetch(shared[0]), Line(Mailbox(config["mailbox"]))
     answer = Answer("train", config["call"])
     while answer.kind != "end":
         if answer.call is None:
@@ -63,11 +66,12 @@ def serve_place(config: dict[str, Any], shared: list[Any]) -> None:
             answer = _train(job, answer.call, line)
 
 
-def _train(job: TrialJob, call: TrialCall, line: _Line) -> Answer:
+def _train(job: TrialJob, call: TrialCall, line: Line) -> Answer:
     """Train one trial; return what comes after it."""
+    line.begin(call.looks)
     try:
-        job.train(call, report=line.report, should_stop=job.stop.is_set, deadline=job.deadline)
-    except _LetGo as gone:
+        job.train(call, report=line, should_stop=job.stop.is_set, deadline=job.deadline)
+    except LetGo as gone:
         return gone.answer
     except WorkerLost:
         raise  # the place dies with it, and the trial is begun once more: its settings are not to blame
@@ -80,7 +84,7 @@ def _train(job: TrialJob, call: TrialCall, line: _Line) -> Answer:
     return line.told or line.say({"done": True})
 
 
-class _LetGo(BaseException):
+class LetGo(BaseException):
     """The trial is over, or paused."""
 
     def __init__(self, answer: Answer) -> None:
@@ -88,27 +92,52 @@ class _LetGo(BaseException):
         self.answer = answer
 
 
-class _Line:
-    """Speaks to the driver."""
+class Line:
+    """Speaks to the driver; called, it reports an epoch."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._said = 0
+        self._said_at = float("-inf")
+        self._looks: tuple[int, ...] | None = None
+        self._waits = False
+        self._held: list[Mapping[str, Any]] = []
         self.told: Answer | None = None
 
-    def report(self, row: Mapping[str, Any]) -> None:
+    def begin(self, looks: tuple[int, ...] | None) -> None:
+        """Begin with a trial that may be paused or ended after the epochs ``looks``; None: after any."""
+        self._looks, self._waits = looks, False
+
+    def may_wait(self, epoch: int) -> bool:
+        """Whether the next report, of ``epoch``, is sent with a later one.
+
+        It is where the trial goes on whatever the report says and the last message was sent a moment ago: a message
+        costs as much as an epoch of a few milliseconds.
+        """
+        self._waits = (
+            self._looks is not None and epoch not in self._looks and time.monotonic() - self._said_at < _HOLD_S
+        )
+        return self._waits
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
         """Report an epoch; raise when the trial does not go on."""
+        if self._waits:
+            self._waits = False
+            self._held.append(row)
+            return
         answer = self.say(row)
         if answer.kind != "go_on":
             self.told = answer
-            raise _LetGo(answer)
+            raise LetGo(answer)
 
     def say(self, row: Mapping[str, Any]) -> Answer:
         """Say something, and wait for the answer."""
         self.told = None
         self._said += 1
-        tune.report({MESSAGE: json.dumps(dict(row), default=plain), NUMBER: self._said})
+        rows, self._held = [*self._held, row], []
+        tune.report({MESSAGE: json.dumps([dict(row) for row in rows], default=plain), NUMBER: self._said})
         answer: Answer = self._mailbox.take(self._said)
+        self._said_at = time.monotonic()
         return answer
 
 

@@ -162,8 +162,9 @@ class _JournalScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if MESSAGE in result:  # what Tune adds when a place's function returns has none
-            answer = self._bridge.answer(trial.trial_id, json.loads(result[MESSAGE]))
-            Mailbox(_mailbox(trial.trial_id)).put(result[NUMBER], answer)
+            *before, row = json.loads(result[MESSAGE])
+            put = functools.partial(Mailbox(_mailbox(trial.trial_id)).put, result[NUMBER])
+            self._bridge.answer(trial.trial_id, row, before=before, put=put)
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

@@ -63,6 +63,7 @@ class LaunchTrial:
             min_workers=self.min_workers,
             resources_per_worker=resources,
             report=report,
+            may_wait=getattr(report, "may_wait", None),
             should_stop=should_stop,
             deadline=deadline,
             head_init=self.head_init,

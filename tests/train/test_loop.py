@@ -40,6 +40,7 @@ def run(
     should_stop: Callable[[], bool] = never,
     deadline: float | None = None,
     head_init: Path | None = None,
+    may_wait: Callable[[int], bool] | None = None,
 ) -> FitResult:
     return fit(
         config,
@@ -50,6 +51,7 @@ def run(
         deadline=deadline,
         head_init=head_init,
         num_threads=1,
+        may_wait=may_wait,
     )
 
 
@@ -100,6 +102,35 @@ def test_reports_once_an_epoch_after_the_checkpoint(tmp_path: Path) -> None:
     progress = json.loads((tmp_path / "progress.json").read_text())
     assert progress["step"] == progress["steps"] == 9
     assert progress["best"] == max(row["accuracy"] for row in rows)
+
+
+def test_what_nobody_waits_for_is_written_with_a_later_epoch(tmp_path: Path) -> None:
+    source, seen = coloured(), list[tuple[int, bool, bool]]()
+    at_once, later = tmp_path / "at once", tmp_path / "later"
+
+    def report(row: dict[str, Any]) -> None:
+        written = [(later / name).exists() for name in ("last.pt", "best.safetensors")]
+        seen.append((row["epoch"], *written))
+
+    config = config_for(source, epochs=4)
+    whole = run(config, source, at_once)
+    lazy = run(config, source, later, report=report, may_wait=lambda epoch: epoch != 3)
+    assert seen == [(1, False, False), (2, False, False), (3, True, True), (4, True, True)]
+    assert [row["accuracy"] for row in lazy.history] == [row["accuracy"] for row in whole.history]
+    assert lazy.best_epoch == whole.best_epoch
+    assert (later / "best.safetensors").read_bytes() == (at_once / "best.safetensors").read_bytes()
+    assert [row["epoch"] for row in json.loads((later / "curves.json").read_text())] == [1, 2, 3, 4]
+
+
+def test_the_best_weights_are_written_when_an_error_ends_a_training_that_waited(tmp_path: Path) -> None:
+    def report(row: dict[str, Any]) -> None:
+        assert not (tmp_path / "best.safetensors").exists()
+        if row["epoch"] == 2:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        run(config_for(coloured()), coloured(), tmp_path, report=report, may_wait=lambda epoch: True)
+    assert (tmp_path / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize("steps", [3, 4, 5])

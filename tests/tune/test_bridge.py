@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from autodl_ray.runtime import StopFlag
 from autodl_ray.runtime.resources import Shares, plan_resources
 from autodl_ray.tune.bridge import FINISHED, Answer, Bridge, TrialCall
 from autodl_ray.tune.journal import Journal
+from autodl_ray.tune.place import MESSAGE, LetGo, Line
+from autodl_ray.tune.schedulers import Goal
 from tests.tune.simulated import DEFAULTS, opened
 
 
@@ -97,3 +103,78 @@ def test_a_place_is_told_what_becomes_of_its_trial_and_which_is_next(tmp_path: P
         bridge.left("d")
         assert bridge.open("e") == FINISHED
         assert ended == ["t0000", "t0002", "t0001"]
+
+
+def test_epochs_that_were_held_back_come_before_what_is_said_and_end_with_the_trial(tmp_path: Path) -> None:
+    path, order = tmp_path / "j.jsonl", list[str]()
+    with Journal(path) as journal:
+        engine = opened(journal, path, num_samples=3, scheduler="asha")
+        bridge = Bridge(
+            engine,
+            dict,
+            tmp_path / "work",
+            Shares(plan_resources(cpus=2, num_samples=3)),
+            StopFlag(tmp_path / "stop"),
+            on_tick=lambda: None,
+            on_end=lambda trial: order.append(trial.id),
+        )
+        first = bridge.open("a")
+        assert isinstance(first, TrialCall)
+        assert first.looks == (1, 3)
+        bridge.open("b")
+        held = [{"epoch": epoch, "accuracy": 0.9} for epoch in (1, 2)]
+        assert bridge.answer("a", {"epoch": 3, "accuracy": 0.9}, before=held) == Answer("go_on")
+        assert engine.state.trials["t0000"].epochs == 3
+        rows = [{"epoch": 1, "accuracy": 0.1}, {"epoch": 2, "accuracy": 0.95}]  # the first is the end of it
+        told = bridge.answer("b", {"failed": "no"}, before=rows, put=lambda answer: order.append(answer.kind))
+        assert (told.call and told.call.trial, order) == ("t0002", ["train", "t0001"])
+        assert engine.state.trials["t0001"].status == "stopped"
+        assert engine.state.trials["t0001"].epochs == 1
+
+
+def test_a_sweep_with_a_goal_looks_at_every_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        engine = opened(journal, path, num_samples=3, scheduler="asha")
+        assert engine.looks == (1, 3)
+        engine.goal = Goal("max", target=0.9)
+        assert engine.looks is None
+        engine.goal = Goal("max")
+        assert engine.looks == (1, 3)
+
+
+def test_what_is_written_together_is_forced_to_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced, path = list[int](), tmp_path / "j.jsonl"
+    monkeypatch.setattr("os.fdatasync", lambda file: forced.append(path.read_bytes().count(b"\n")))
+    with Journal(path) as journal:
+        with journal.together():
+            journal.append({"event": "ended"})
+            journal.append({"event": "proposed"})
+            assert forced == []
+        assert forced == [2]
+        with journal.together():
+            journal.append({"event": "epoch"})  # a moment after the last: at most once a second
+        journal.append({"event": "ended"})
+    assert forced == [2, 4]
+
+
+def test_a_place_holds_back_what_nobody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, answers = list[list[Any]](), iter([Answer("go_on"), Answer("wait")])
+    monkeypatch.setattr("autodl_ray.tune.place.tune.report", lambda row: sent.append(json.loads(row[MESSAGE])))
+
+    class Told:
+        def take(self, number: int) -> Answer:
+            return next(answers)
+
+    line = Line(Told())  # type: ignore[arg-type]
+    line.begin((1, 3))
+    waits = []
+    for epoch in (1, 2, 3):
+        waits.append(line.may_wait(epoch))
+        with contextlib.suppress(LetGo):
+            line({"epoch": epoch})
+    assert waits == [False, True, False]
+    assert sent == [[{"epoch": 1}], [{"epoch": 2}, {"epoch": 3}]]
+    assert line.told == Answer("wait")
+    line.begin(None)
+    assert not line.may_wait(2)

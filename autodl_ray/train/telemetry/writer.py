@@ -135,7 +135,8 @@ class Writer:
             self._begun = True
             self._folder.mkdir(parents=True, exist_ok=True)
             self._count += cut_from(self._folder / STEPS, "step", self._first_step)
-            self._write_about()
+            if not self._end.is_set():  # else it is written in a moment, with the end
+                self._write_about()
         if epochs and not self._begun_epochs:
             self._begun_epochs = True
             cut_from(self._folder / EPOCHS, "epoch", int(epochs[0]["epoch"]))

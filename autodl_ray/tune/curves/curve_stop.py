@@ -28,6 +28,11 @@ class CurveStop:
         self._believer = Believer(context)
         self._epochs = context.epochs
 
+    @property
+    def looks(self) -> None:
+        """Any epoch."""
+        return None
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Stop a trial that has lost."""
         if trial.epochs >= self._epochs or trial.epochs not in self._believer.legs:

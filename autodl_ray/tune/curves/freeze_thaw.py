@@ -30,6 +30,11 @@ class FreezeThaw:
         self._believer = Believer(context)
         self._epochs = context.epochs
 
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The ends of the legs."""
+        return tuple(self._believer.legs)
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Pause at the end of a leg."""
         if trial.epochs >= self._epochs or trial.epochs not in self._believer.legs:

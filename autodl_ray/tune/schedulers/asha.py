@@ -39,6 +39,11 @@ class AshaStopping:
     def __init__(self, context: SearchContext) -> None:
         self._rungs = _Rungs(context)
 
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The rungs."""
+        return self._rungs.rule.rungs
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Decide at a rung, by the best value so far."""
         rung = self._rungs.reach(trial)
@@ -64,6 +69,11 @@ class AshaPromotion:
     def __init__(self, context: SearchContext) -> None:
         self._rungs = _Rungs(context)
         self._sign = 1.0 if context.mode == "max" else -1.0
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The rungs."""
+        return self._rungs.rule.rungs
 
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Pause at a rung."""

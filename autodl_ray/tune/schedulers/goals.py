@@ -24,9 +24,14 @@ class Goal:
     target: float | None = None
     plateau: int = 0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether anything can end the sweep."""
+        return self.target is not None or self.plateau > 0
+
     def reached(self, history: Sequence[Observed]) -> str | None:
         """Say why the sweep is over; None: it is not."""
-        if self.target is None and not self.plateau:
+        if not self.is_set:
             return None
         sign = 1.0 if self.mode == "max" else -1.0
         known = [(sign * o.value, -o.number) for o in history if o.value is not None]

@@ -29,6 +29,11 @@ class MedianStop:
         self._sums: dict[int, tuple[float, int]] = {}
         self._averages: dict[int, dict[int, float]] = {}
 
+    @property
+    def looks(self) -> None:
+        """Any epoch."""
+        return None
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Compare at the epoch that was just reported."""
         epoch, last = trial.values[-1]

@@ -13,6 +13,11 @@ __all__ = ["NoScheduler", "Patience"]
 class NoScheduler:
     """Lets every trial run to its end."""
 
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """None of the epochs."""
+        return ()
+
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Go on."""
         return GO_ON
@@ -35,6 +40,11 @@ class Patience:
         self._inner = inner
         self._epochs = epochs
         self._sign = 1.0 if mode == "max" else -1.0
+
+    @property
+    def looks(self) -> None:
+        """Any epoch."""
+        return None
 
     def report(self, trial: Observed, history: Sequence[Observed]) -> Verdict:
         """Stop where the patience is over, else as the other scheduler says."""
