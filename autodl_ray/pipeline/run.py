@@ -6,11 +6,13 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autodl_ray import data
 from autodl_ray.artifacts import DatasetVersion, Store, write_atomic
+from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.errors import DatasetError, RunInterrupted, StageError
 from autodl_ray.pipeline.interrupt import interruptible
 from autodl_ray.pipeline.pace import measure_pace
@@ -77,7 +79,7 @@ def run(
             record = RunRecord(store.folder(name))
             with record.attempt():
                 record.begin(spec, version.id)
-                done = _look_up(record, store, name, version)
+                done = _look_up(record, store, name, version, formats=spec.export.formats)
                 if done is not None:
                     return done
                 record.start()
@@ -108,6 +110,10 @@ def _check_parts(spec: ExperimentSpec) -> None:
         from autodl_ray.models.zoo import find_entry
 
         find_entry(name)
+    if "openvino" in spec.export.formats:
+        from autodl_ray.export.extras import import_openvino
+
+        import_openvino()
     if ":" in spec.train.loss:
         from autodl_ray.models.custom import import_dotted
 
@@ -238,10 +244,14 @@ def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Obs
     )
 
 
-def _look_up(record: RunRecord, store: Store, name: str, version: DatasetVersion) -> RunResult | None:
-    """Return the result of a run that is done; None when there is something left to do."""
+def _look_up(
+    record: RunRecord, store: Store, name: str, version: DatasetVersion, *, formats: Sequence[str]
+) -> RunResult | None:
+    """Return the result of a run that is done; None when there is something left to do, such as another format."""
     bundle, report = store.find(f"{name}/bundle"), store.find(f"{name}/report")
     if not record.is_done or bundle is None or report is None:
+        return None
+    if set(formats) - set(open_bundle(bundle.path, verify=False)[1].formats):
         return None
     folder = store.folder(name)
     rows = json.loads((folder / "leaderboard.json").read_text())

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from autodl_ray.export.formats.making import FORMATS, FormatSource, MadeFormat, make_format, make_formats
+from autodl_ray.export.formats.making import FORMATS, FormatSource, MadeFormat, known_format, make_format, make_formats
 
-__all__ = ["FORMATS", "FormatSource", "MadeFormat", "make_format", "make_formats"]
+__all__ = ["FORMATS", "FormatSource", "MadeFormat", "known_format", "make_format", "make_formats"]

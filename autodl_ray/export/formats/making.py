@@ -23,7 +23,7 @@ from autodl_ray.models.classifier import save_weights
 if TYPE_CHECKING:
     from autodl_ray.export.parity import Checked, ParityRecord
 
-__all__ = ["FORMATS", "FormatSource", "MadeFormat", "make_format", "make_formats"]
+__all__ = ["FORMATS", "FormatSource", "MadeFormat", "known_format", "make_format", "make_formats"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,19 @@ FORMATS: Mapping[str, Callable[[FormatSource, Path], MadeFormat]] = MappingProxy
 """Format → what writes it into a folder."""
 
 
+def known_format(name: str) -> str:
+    """Return the name of a format as it is.
+
+    Raises:
+        InputError: There is no such format; near names are suggested.
+    """
+    if name not in FORMATS:
+        raise InputError(
+            "There is no such format.", seen=name, accepted=", ".join(FORMATS), hint=near_names(name, FORMATS)
+        )
+    return name
+
+
 def make_format(name: str, source: FormatSource, folder: Path) -> MadeFormat:
     """Write one format into an existing folder; it is not checked yet.
 
@@ -143,11 +156,7 @@ def make_format(name: str, source: FormatSource, folder: Path) -> MadeFormat:
         MissingExtraError: Its package is not installed.
         StageError: The network cannot be written in it.
     """
-    if name not in FORMATS:
-        raise InputError(
-            "There is no such format.", seen=name, accepted=", ".join(FORMATS), hint=near_names(name, FORMATS)
-        )
-    return FORMATS[name](source, folder)
+    return FORMATS[known_format(name)](source, folder)
 
 
 def make_formats(

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from autodl_ray.errors import MissingExtraError, StageError
+from autodl_ray.errors import StageError
+from autodl_ray.export.extras import import_openvino
 from autodl_ray.export.graph import PIXELS
 from autodl_ray.export.layers import explain, watched
 from autodl_ray.images import ImageArray, Preprocess
@@ -20,23 +21,6 @@ __all__ = ["MODEL_BIN", "MODEL_XML", "convert", "explain_openvino", "import_open
 
 MODEL_XML, MODEL_BIN = "model.xml", "model.bin"
 _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
-
-
-def import_openvino() -> Any:
-    """Import the package.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError(
-            "The format openvino needs the package openvino.",
-            seen=str(error),
-            hint="pip install 'autodl_ray[openvino]'",
-        ) from error
-    return openvino
 
 
 def convert(exported: bytes) -> Any:
