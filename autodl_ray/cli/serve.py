@@ -40,6 +40,13 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the API key (or $AUTODL_API_KEY): asked for as a bearer token.")
     ] = None,
+    keys_file: Annotated[Path | None, typer.Option(help="File of keys, by: autodl keys create NAME.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS instead of HTTP.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate (PEM).")] = None,
+    access_log: Annotated[Path | None, typer.Option(help="File that gets one JSON line a request.")] = None,
+    rate_limit: Annotated[float | None, typer.Option(help="Requests a second of one key at one replica.")] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; repeat it.")] = None,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public addresses.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries print.")] = False,
 ) -> None:
@@ -56,12 +63,21 @@ def serve(
     from autodl_ray.serve.bundles import check_bundles
     from autodl_ray.serve.service import start, stop
     from autodl_ray.serve.settings import read_api_key
+    from autodl_ray.serve.tls import Tls
 
     console: Console = context.obj
-    wanted = {"host": host, "port": port, "num_threads": num_threads}
+    wanted = {
+        "host": host,
+        "port": port,
+        "num_threads": num_threads,
+        "rate_limit_per_s": rate_limit,
+        "cors_origins": tuple(cors_origin) if cors_origin else None,
+        "allow_urls": allow_urls or None,
+    }
     replicas = {"num": num_replicas, "min": min_replicas, "max": max_replicas}
     spec = _settings(check_bundles(bundles)[0].settings, {**wanted, **_replicas(replicas)})
     key = read_api_key(api_key_file)
+    tls = Tls.of(tls_cert, tls_key)
     log = Path(tempfile.gettempdir()) / f"autodl-serve-{os.getpid()}.log"
     console.log_to(log)
     signals = _Signals()
@@ -71,14 +87,14 @@ def serve(
         console.print(f"  starting {plan} …")
 
     try:
-        service = start(bundles, spec, api_key=key, say=say)
+        service = start(bundles, spec, api_key=key, keys_file=keys_file, access_log=access_log, tls=tls, say=say)
     except KeyboardInterrupt as error:
         raise RunInterrupted("Stopped before the service was ready.") from error
     except InputError:  # explained by itself: the log adds nothing
         log.unlink(missing_ok=True)
         raise
     signals.ready = True
-    _print(service, console, with_key=key is not None)
+    _print(service, console, with_key=key is not None or keys_file is not None)
     while not signals.stop.wait(1.0):
         pass
     console.print("  stopping …")

@@ -61,4 +61,4 @@ def create_app(
     )
     routes = [route for part in parts for route in part.routes()]
     gate = Gate(keys, Origins(hosts, settings.cors_origins), Rates(settings.rate_limit_per_s))
-    return Application(Router([*routes, *more]), gate, metrics, log, own_ids)
+    return Application(Router([*routes, *more]), gate, metrics, log, settings.request_timeout_s, own_ids)

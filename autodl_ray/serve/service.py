@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import io
 import ipaddress
-import json
 import logging
 import os
 import socket
@@ -24,9 +21,12 @@ from autodl_ray.runtime.cluster import ClusterInfo, ensure_ray, stop_ray
 from autodl_ray.serve.bundles import ServedBundle, check_bundles
 from autodl_ray.serve.door.door import Door, DoorSettings
 from autodl_ray.serve.door.http import Limits
+from autodl_ray.serve.first_answer import Address, await_answer
 from autodl_ray.serve.goal import Goal, NextVersion, parse_goal
 from autodl_ray.serve.plan import ReplicaPlan, plan_replicas
+from autodl_ray.serve.proxy import TIMEOUT_VARIABLE
 from autodl_ray.serve.settings import SERVE_ENVIRONMENT, hash_key
+from autodl_ray.serve.tls import Tls
 from autodl_ray.spec import ServeSpec
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def start(
     api_key: str | None = None,
     keys_file: Path | None = None,
     access_log: Path | None = None,
+    tls: Tls | None = None,
     num_cpus: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Service:
@@ -104,6 +105,7 @@ def start(
         api_key: Asked for as a bearer token; needed when ``spec.host`` is not loopback.
         keys_file: Keys that open it too, made by ``autodl keys create``.
         access_log: File that gets a JSON line a request.
+        tls: Certificate and key; None: plain HTTP.
         num_cpus: CPUs of a local Ray; None: those of the machine.
         say: Told the plan in one line, before the replicas start.
 
@@ -128,8 +130,8 @@ def start(
     try:
         plan = _plan(checked, spec, cluster)
         say(plan.line)
-        door = _running.door = _open_door(spec, cluster) if cluster.local else None
-        _serve_start(spec, ours=ours and cluster.local, own_door=door is not None)
+        door = _running.door = _open_door(spec, cluster, tls) if cluster.local else None
+        _serve_start(spec, ours=ours and cluster.local, own_door=door is not None, tls=tls)
         needs_key = key_hash is not None or keys_file is not None
         target = application(
             {bundle.name: bundle.folder for bundle in checked},
@@ -144,13 +146,13 @@ def start(
             door=None if door is None else door.socket,
         )
         _deploy(target)
-        url = f"http://{_in_url(_reachable(spec.host))}:{spec.port}"
+        address = Address(spec.host, spec.port, tls=tls is not None)
         for bundle in checked:
-            _ask(spec, bundle.name, api_key)
+            await_answer(address, bundle.name, api_key=api_key, only_health=api_key is None and keys_file is not None)
     except BaseException:
         stop(leave_ray=not ours)
         raise
-    return Service(url, checked, plan, time.monotonic() - began, door)
+    return Service(address.url, checked, plan, time.monotonic() - began, door)
 
 
 def stop(*, leave_ray: bool = False) -> None:
@@ -209,7 +211,7 @@ def _check_host(host: str, *, with_key: bool) -> None:
             "Others could reach this host, and nobody would be asked for a key.",
             seen=f"host {host}",
             accepted="127.0.0.1, or any host with an API key",
-            hint="openssl rand -hex 32 > key.txt, then add --api-key-file key.txt",
+            hint="autodl keys create NAME --file keys.json, then add --keys-file keys.json",
         )
 
 
@@ -253,7 +255,7 @@ def _ray_runs() -> bool:
     return bool(ray.is_initialized())
 
 
-def _open_door(spec: ServeSpec, cluster: ClusterInfo) -> Door:
+def _open_door(spec: ServeSpec, cluster: ClusterInfo, tls: Tls | None) -> Door:
     from ray import serve
 
     def wake() -> None:
@@ -267,24 +269,31 @@ def _open_door(spec: ServeSpec, cluster: ClusterInfo) -> Door:
         Limits(body_bytes=int(spec.max_body_mb * 1e6)),
         max_queued=spec.max_queued_requests,
         max_wait_s=spec.max_wait_s,
+        ssl=None if tls is None else tls.context(),
     )
     door = Door(folder / f"door-{os.getpid()}.sock", settings, wake=wake)
     door.open()
     return door
 
 
-def _serve_start(spec: ServeSpec, *, ours: bool, own_door: bool) -> None:
+def _serve_start(spec: ServeSpec, *, ours: bool, own_door: bool, tls: Tls | None) -> None:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # The proxy and the replicas inherit the controller's environment; a Ray that we started has it already, and
     # its waiting workers can be used, which saves a second.
-    environment = None if ours else {"runtime_env": {"env_vars": dict(SERVE_ENVIRONMENT)}}
+    variables = {**SERVE_ENVIRONMENT, TIMEOUT_VARIABLE: str(spec.request_timeout_s)}
+    environment = None if ours else {"runtime_env": {"env_vars": variables}}
     serve.start(
         proxy_location="Disabled" if own_door else "HeadOnly",
-        http_options=None if own_door else {"host": spec.host, "port": spec.port},
+        http_options=None if own_door else _http_options(spec, tls),
         controller_options=environment,
     )
+
+
+def _http_options(spec: ServeSpec, tls: Tls | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"host": spec.host, "port": spec.port, "request_timeout_s": spec.request_timeout_s}
+    return options if tls is None else {**options, **tls.options()}
 
 
 def _deploy(target: Application) -> None:
@@ -315,52 +324,6 @@ def _wait_until_running() -> None:
         seen=_last_line(status.message) if status is not None else None,
         hint="free CPUs and memory, or lower --min-replicas",
     )
-
-
-def _ask(spec: ServeSpec, model: str, api_key: str | None) -> None:
-    """Send a small picture to one model and expect its answer."""
-    deadline = time.monotonic() + 30.0
-    while True:
-        try:
-            status, answer = _post(spec, f"/predict?model={model}&top_k=1", _small_png(), api_key)
-        except OSError as error:  # the proxy has not opened its port yet
-            status, answer = 0, {"error": str(error)}
-        if status == 200:
-            return
-        if status not in (0, 404, 503) or time.monotonic() > deadline:
-            raise StageError("The service started but does not answer.", seen=f"{status}: {answer.get('error')}")
-        time.sleep(_POLL_S)
-
-
-def _post(spec: ServeSpec, path: str, body: bytes, api_key: str | None) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(_reachable(spec.host), spec.port, timeout=30)
-    try:
-        connection.request("POST", path, body, {"Authorization": f"Bearer {api_key}"} if api_key else {})
-        response = connection.getresponse()
-        content = response.read()
-    finally:
-        connection.close()
-    try:
-        return response.status, json.loads(content)
-    except ValueError:
-        return response.status, {"error": content[:200].decode(errors="replace")}
-
-
-def _small_png() -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), (127, 127, 127)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _reachable(host: str) -> str:
-    """A name under which this machine reaches a service that listens on ``host``."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _last_line(message: str) -> str:

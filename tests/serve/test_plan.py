@@ -69,7 +69,7 @@ def test_only_loopback_is_served_without_a_key(bundle: Path) -> None:
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "192.168.1.4", "example.org")] == [False] * 4
     with pytest.raises(InputError, match="nobody would be asked for a key") as found:
         start([bundle], ServeSpec(host="0.0.0.0", port=free_port()))
-    assert "--api-key-file" in str(found.value)
+    assert "--keys-file" in str(found.value)
 
 
 def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Application:
         gate: Who may ask them.
         metrics: Where requests are counted.
         log: Where they are written down; None: nowhere.
+        timeout_s: Most seconds of a request, and what a client may ask for in ``x-request-timeout-seconds``.
         own_ids: Send the request id back; False where the server in front does.
     """
 
@@ -38,6 +40,7 @@ class Application:
     gate: Gate
     metrics: Metrics
     log: AccessLog | None = None
+    timeout_s: float = 60.0
     own_ids: bool = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +69,10 @@ class Application:
             if (preflight := self.gate.origins.preflight(call)) is not None:
                 return preflight
             route = self._find(call)
-            return await route.handler(call)
+            async with asyncio.timeout(self._seconds(call)):
+                return await route.handler(call)
+        except TimeoutError:
+            return error_answer(408, f"There was no answer within {self._seconds(call):g} s.")
         except Refusal as refusal:
             return error_answer(refusal.status, refusal.message, refusal.headers)
         except UnknownModelError as error:
@@ -78,6 +84,15 @@ class Application:
             return error_answer(
                 500, "Something went wrong here. The reason is in the service's log, by the request id."
             )
+
+    def _seconds(self, call: Call) -> float:
+        """Return the time for a request: the client may ask for less, never for more or for no limit."""
+        wanted = call.headers.get(b"x-request-timeout-seconds")
+        try:
+            seconds = self.timeout_s if wanted is None else float(wanted)
+        except ValueError:
+            return self.timeout_s
+        return min(seconds, self.timeout_s) if seconds > 0 else self.timeout_s
 
     def _find(self, call: Call) -> Route:
         """Find the handler; an unknown path is told only to those who may ask at all."""

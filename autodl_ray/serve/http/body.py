@@ -1,8 +1,7 @@
-"""Reading a request's body: never more than the cap, compressed or not, and never longer than its time."""
+"""Reading a request's body: never more than the cap, compressed or not."""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 
 from autodl_ray.serve.http.answers import Refusal
@@ -13,26 +12,21 @@ __all__ = ["inflate", "read_body"]
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-async def read_body(call: Call, *, max_bytes: int, timeout_s: float = 60.0) -> bytes:
+async def read_body(call: Call, *, max_bytes: int) -> bytes:
     """Read the whole body, stop at the cap, and inflate it where it came compressed.
 
     Args:
         call: The request.
         max_bytes: Cap of what is sent and of what it is inflated to.
-        timeout_s: Seconds for all of it.
 
     Raises:
         Refusal: 413, as soon as the declared, the received or the inflated size is above ``max_bytes``;
-            408 when it takes too long; 415 for an unknown encoding; 400 for a damaged one.
+            415 for an unknown encoding; 400 for a damaged one.
     """
     declared = call.header(b"content-length")
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes)
-    try:
-        async with asyncio.timeout(timeout_s):
-            body = await _receive(call, max_bytes)
-    except TimeoutError as error:
-        raise Refusal(408, f"The body did not arrive within {timeout_s:g} s.") from error
+    body = await _receive(call, max_bytes)
     call.bytes_in = len(body)
     encoding = call.headers.get(b"content-encoding")
     return body if encoding is None else inflate(body, encoding.decode("latin-1"), max_bytes=max_bytes)

@@ -56,9 +56,7 @@ class Predict:
         """Answer the pictures of a request; of several a broken one fails alone."""
         started = time.perf_counter()
         model = self._model(call)
-        body = await read_body(
-            call, max_bytes=int(self.settings.max_body_mb * 1e6), timeout_s=self.settings.request_timeout_s
-        )
+        body = await read_body(call, max_bytes=int(self.settings.max_body_mb * 1e6))
         pictures = await read_pictures(call, body, max_pictures=self.settings.max_pictures, fetcher=self.fetcher)
         call.pictures = len(pictures.items)
         k, with_map = _options(call, pictures)

@@ -101,9 +101,7 @@ class ProtocolV2:
     async def infer(self, call: Call) -> Answer:
         """Answer an inference request."""
         model = self._model(call)
-        body = await read_body(
-            call, max_bytes=int(self.settings.max_body_mb * 1e6), timeout_s=self.settings.request_timeout_s
-        )
+        body = await read_body(call, max_bytes=int(self.settings.max_body_mb * 1e6))
         request = await self._parsed(body, call.header(b"inference-header-content-length"))
         call.pictures = request.count
         try:
