@@ -12,12 +12,12 @@ import pytest
 from autodl_ray.artifacts import Artifact
 from autodl_ray.artifacts.bundle import VariantFigures, open_bundle
 from autodl_ray.export import CandidateInputs
-from autodl_ray.export.int8.calibration import ActivationSample, observe, ranges
 from autodl_ray.export.graph import preprocess_model, with_preprocess
 from autodl_ray.export.int8 import Int8Figures, decide, estimate_seconds, try_int8
+from autodl_ray.export.int8.calibration import ActivationSample, observe, ranges
+from autodl_ray.export.int8.quantize import quantize_core
 from autodl_ray.export.onnx import export_core
 from autodl_ray.export.pictures import decoded, spread
-from autodl_ray.export.int8.quantize import quantize_core
 from autodl_ray.export.speed import interleaved_rates
 from autodl_ray.images import Fit, Preprocess
 from autodl_ray.models.classifier import Classifier

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from autodl_ray.export.graph import PIXELS
 from autodl_ray.export.int8.calibration import Range
@@ -44,6 +44,10 @@ def corrected(
         node = nodes[layer.name]
         del node.input[2:]
         node.input.append(name)
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [TensorProto.FromString(t.SerializeToString()) for t in model.graph.initializer if t.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
     return model
 
 
