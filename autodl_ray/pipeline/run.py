@@ -234,7 +234,7 @@ def observe(state: Run, *, swept: bool, trained: bool, trial_epochs: int) -> Obs
         stretch=_STRETCH if epochs == "auto" else 1.0,
         wanted_trials=spec.tune.num_samples,
         wanted_trial_epochs=spec.tune.epochs,
-        with_int8=spec.export.int8 == "auto",
+        with_int8=spec.export.int8 != "off",
         calibration=spec.export.calibration,
         repeat=spec.repeat,
         swept=swept,
