@@ -18,6 +18,7 @@ def app() -> Any:
     from autodl_ray.cli import bench, export, lr_find, models, pack, predict, run, serve, spec
     from autodl_ray.cli.augment import augment_app
     from autodl_ray.cli.data import data_app
+    from autodl_ray.cli.deploy import deploy_app
     from autodl_ray.cli.keys import keys_app
     from autodl_ray.cli.runs import runs_app
 
@@ -42,6 +43,7 @@ def app() -> Any:
     cli.add_typer(data_app(), name="data")
     cli.add_typer(runs_app(), name="runs")
     cli.add_typer(augment_app(), name="augment")
+    cli.add_typer(deploy_app(), name="deploy")
     cli.add_typer(keys_app(), name="keys")
     cli.add_typer(spec.spec_app(), name="spec")
     return cli

@@ -35,6 +35,9 @@ from autodl_ray.serve.door.link import Link
 from autodl_ray.serve.engine import Engine, ServedModel, open_models
 from autodl_ray.serve.guard.keys import KeyRing
 from autodl_ray.serve.http.access import AccessLog
+from autodl_ray.serve.http.answers import Answer, json_answer
+from autodl_ray.serve.http.calls import Call
+from autodl_ray.serve.http.routes import Route
 from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.plan import ReplicaPlan
 from autodl_ray.serve.scaling import policy_config
@@ -101,6 +104,7 @@ class Classifier:
             self._engine, RayBoard(), replica=replica, open_model=_open_warm, try_model=try_bundle
         )
         self._link: Link | None = None
+        self._ready = False
         gc.collect()
         gc.freeze()  # what the start left is never looked through again
         if door is not None:
@@ -118,8 +122,16 @@ class Classifier:
         return self._application()
 
     def reconfigure(self, goal: dict[str, Any] | None) -> None:
-        """Follow what is to be served, Serve's ``user_config``; returns at once and raises nothing."""
-        if goal is not None:
+        """Follow what is to be served, Serve's ``user_config``; raises nothing.
+
+        The first time, before the replica is ready, it returns when the right versions answer; later at once.
+        """
+        if goal is None:
+            return
+        if not self._ready:
+            self._ready = True
+            self._versions.apply(goal)
+        else:
             threading.Thread(target=self._versions.apply, args=(goal,), name="goal", daemon=True).start()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
@@ -144,6 +156,10 @@ class Classifier:
         if hasattr(self, "_engine"):
             self._engine.close()
 
+    async def _rollouts(self, call: Call) -> Answer:
+        """Say what is served and how each rollout stands, as this replica knows it."""
+        return json_answer(self._versions.state())
+
     def _application(self) -> ASGIApp:
         return create_app(
             self._engine,
@@ -153,6 +169,7 @@ class Classifier:
             metrics=self._metrics,
             log=self._log,
             own_ids=False,  # door and proxy send the id back
+            more=(Route("GET", "/v1/rollouts", self._rollouts, "admin"),),
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autodl_ray.errors import SpecError
+from autodl_ray.errors import InputError, SpecError
 from autodl_ray.serve.rollout import RolloutRules
 
 __all__ = ["Goal", "NextVersion", "ServedVersion", "parse_goal"]
+
+_KEPT = 20
 
 
 class _Part(BaseModel):
@@ -28,10 +30,15 @@ class NextVersion(_Part):
 
 
 class ServedVersion(_Part):
-    """One model: what answers now, and what may answer next."""
+    """One model: what answers now, and what may answer next.
+
+    Which of ``past`` took over is not written here but decided while they come in, so the goal that was declared
+    stays true: the last one that took over answers, and ``bundle`` when none did.
+    """
 
     name: str
-    bundle: str = Field(description="folder of the version that answers, as every node sees it")
+    bundle: str = Field(description="folder of the first version, as every node sees it")
+    past: tuple[NextVersion, ...] = Field((), description="versions brought in before, the oldest first")
     next: NextVersion | None = None
 
 
@@ -45,14 +52,33 @@ class Goal(_Part):
         """Serve these (name, folder), with nothing on its way in."""
         return cls(models=tuple(ServedVersion(name=name, bundle=folder) for name, folder in bundles))
 
-    def with_next(self, name: str, following: NextVersion | None) -> Goal:
-        """Return the goal with another version of one model on its way in, or none."""
-        return Goal(
-            models=tuple(
-                ServedVersion(name=m.name, bundle=m.bundle, next=following) if m.name == name else m
-                for m in self.models
-            )
-        )
+    def with_next(self, name: str, following: NextVersion) -> Goal:
+        """Return the goal with another version of one model on its way in; the one before it becomes past."""
+
+        def change(model: ServedVersion) -> ServedVersion:
+            past = (*model.past, *([] if model.next is None else [model.next]))
+            return ServedVersion(name=name, bundle=model.bundle, past=past[-_KEPT:], next=following)
+
+        return self._changed(name, change)
+
+    def taken_back(self, name: str) -> Goal:
+        """Return the goal without the newest version of a model, whether it is on its way in or took over."""
+
+        def change(model: ServedVersion) -> ServedVersion:
+            past = model.past if model.next is not None else model.past[:-1]
+            return ServedVersion(name=name, bundle=model.bundle, past=past)
+
+        return self._changed(name, change)
+
+    def served_now(self, name: str, bundle: str) -> Goal:
+        """Return the goal with a bundle that answers at once, without any share or comparison."""
+        return self._changed(name, lambda model: ServedVersion(name=name, bundle=bundle))
+
+    def _changed(self, name: str, change: Callable[[ServedVersion], ServedVersion]) -> Goal:
+        names = [model.name for model in self.models]
+        if name not in names:
+            raise InputError("There is no such model.", seen=name, accepted=", ".join(names))
+        return Goal(models=tuple(change(model) if model.name == name else model for model in self.models))
 
 
 def parse_goal(value: Any) -> Goal:

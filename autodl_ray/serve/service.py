@@ -56,24 +56,37 @@ class Service:
     seconds: float
     door: Door | None = None
 
-    def roll_out(self, name: str, following: NextVersion | None) -> None:
-        """Bring a new version of a model in beside the one that answers, or (None) take back the one on its way.
+    def roll_out(self, name: str, following: NextVersion) -> None:
+        """Bring a new version of a model in beside the one that answers; :meth:`status` says how it goes.
 
-        Nothing restarts. :meth:`status` says how it goes.
+        Nothing restarts.
 
         Raises:
             InputError: There is no such model, or the service is not this machine's own.
         """
-        if self.door is None:
-            raise InputError("This service runs on a cluster.", hint="change it with: autodl deploy")
-        goal = parse_goal(self.door.goal or Goal.of([(b.name, str(b.folder)) for b in self.bundles]).model_dump())
-        if name not in {model.name for model in goal.models}:
-            raise InputError("There is no such model.", seen=name, accepted=", ".join(m.name for m in goal.models))
-        self.door.tell(goal.with_next(name, following).model_dump(mode="json"))
+        self._tell(self._goal().with_next(name, following))
+
+    def take_back(self, name: str) -> None:
+        """Take the newest version of a model back, whether it is on its way in or took over.
+
+        Raises:
+            InputError: As :meth:`roll_out`.
+        """
+        self._tell(self._goal().taken_back(name))
 
     def status(self) -> dict[str, Any]:
         """Return the figures of the door: replicas, requests under way and waiting, and each replica's versions."""
         return {} if self.door is None else self.door.figures()
+
+    def _goal(self) -> Goal:
+        if self.door is None:
+            raise InputError("This service runs on a cluster.", hint="change it with: autodl deploy")
+        first = Goal.of([(bundle.name, str(bundle.folder)) for bundle in self.bundles])
+        return first if self.door.goal is None else parse_goal(self.door.goal)
+
+    def _tell(self, goal: Goal) -> None:
+        assert self.door is not None
+        self.door.tell(goal.model_dump(mode="json"))
 
 
 @dataclass

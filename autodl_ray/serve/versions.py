@@ -92,11 +92,11 @@ class Versions:
         return {"models": models, "errors": dict(self._errors)}
 
     def _follow(self, wanted: ServedVersion) -> None:
-        bundle = wanted.bundle
-        plan = wanted.next
-        verdict = self._board.verdict(plan.rollout) if plan is not None else None
-        if plan is not None and verdict is not None and verdict.decision == "promote":
-            bundle = plan.bundle
+        plan, bundle, verdict = wanted.next, wanted.bundle, None
+        for step in (*wanted.past, *([] if plan is None else [plan])):
+            verdict = self._board.verdict(step.rollout)
+            if verdict is not None and verdict.decision == "promote":
+                bundle = step.bundle
         self._serve(wanted.name, bundle)
         known = self._rollouts.get(wanted.name)
         if plan is None:

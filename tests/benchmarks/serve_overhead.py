@@ -1,140 +1,150 @@
-"""Served requests a second by those of the bare Predictor loop, on the same cores; prints JSON.
+"""Served requests a second by those of a bare loop and of rivals, on the same cores, load generator included.
 
-    python tests/benchmarks/serve_overhead.py runs/NAME/bundle a.jpg --rounds 3 --connections 4 --cores 2
+    python -m tests.benchmarks.serve_overhead --model lite0          # ÷ bare loop: FP32 >= 0.92, INT8 >= 0.80
+    python -m tests.benchmarks.serve_overhead --model tiny --rivals fastapi,litserve --litserve VENV/bin/python
 
-The load generator runs on the same cores, as the server's only company.
+Everything runs in turns, ``--rounds`` times, so that other work on the machine meets all of them; the medians of the
+ratios of each round are printed. ``cpu_ms`` is user and system time of the server a request, which the machine's other
+work does not touch. Goals: tiny ÷ FastAPI + onnxruntime >= 0.6, ÷ LitServe >= 1.5; p99 at 70 % load ÷ p50 <= 3.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
-import http.client
 import json
 import os
 import statistics
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import psutil
+from tests.benchmarks.serve_bundles import lite0_bundles, photo
+from tests.benchmarks.serve_child import Child, autodl_serve, rival
+from tests.benchmarks.serve_load import closed_loop, open_loop, request
+
+__all__: list[str] = []
 
 
 def main() -> None:
-    """Measure bare and served in turns, so that other work on the machine meets both, and print the medians."""
+    """Measure and print."""
     arguments = _arguments()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
-    with _service(arguments):
-        bare, ask = _bare_call(arguments), _served_call(arguments)
-        rounds = [
-            (
-                _repeat(bare, workers=arguments.cores, seconds=arguments.seconds),
-                _repeat(ask, workers=arguments.connections, seconds=arguments.seconds),
+    with tempfile.TemporaryDirectory() as root:
+        bundles = _bundles(arguments, Path(root))
+        picture = arguments.photo.read_bytes() if arguments.photo else photo(**_size(arguments.model))
+        photo_file = Path(root) / "photo.jpg"
+        photo_file.write_bytes(picture)
+        results = [_one(arguments, kind, folder, photo_file) for kind, folder in bundles.items()]
+    if arguments.json:
+        print(json.dumps(results))
+        return
+    for result in results:
+        for name, value in result.items():
+            print(f"{name:<28}{value}")
+        print()
+
+
+def _one(arguments: argparse.Namespace, kind: str, bundle: Path, photo_file: Path) -> dict[str, Any]:
+    raw = photo_file.read_bytes()
+    data = dict.fromkeys(("served", "fastapi"), request("/predict", raw))
+    document = json.dumps({"image": base64.b64encode(raw).decode()}).encode()
+    data["litserve"] = request("/predict", document, headers=["content-type: application/json"])
+    port, rounds = arguments.port, []
+    with contextlib.ExitStack() as stack:
+        threads = [] if arguments.threads is None else ["--num-threads", str(arguments.threads)]
+        options = ["--num-replicas", str(arguments.replicas), *threads]
+        servers = {"served": stack.enter_context(autodl_serve([bundle], *options, port=port))}
+        for number, name in enumerate(arguments.rivals):
+            python = arguments.litserve if name == "litserve" else sys.executable
+            large = arguments.model != "tiny"
+            servers[name] = stack.enter_context(
+                rival(name, bundle, port=port + 1 + number, python=python, threads=large)
             )
-            for _ in range(arguments.rounds)
-        ]
-    latencies = [t for _, served in rounds for t in served[1]]
-    figures = {
-        "cores": arguments.cores,
-        "replicas": arguments.replicas,
-        "threads_a_replica": arguments.threads,
-        "connections": arguments.connections,
-        "bare_per_s": round(statistics.median(b[0] for b, _ in rounds), 1),
-        "served_per_s": round(statistics.median(s[0] for _, s in rounds), 1),
-        "ratio": round(statistics.median(s[0] / b[0] for b, s in rounds), 3),
-        "ratios": [round(s[0] / b[0], 2) for b, s in rounds],
-        "cpu_ms_bare": round(statistics.median(b[2] for b, _ in rounds), 2),
-        "cpu_ms_served": round(statistics.median(s[2] for _, s in rounds), 2),
-        "cpu_ratio": round(statistics.median(b[2] / s[2] for b, s in rounds), 3),
-        "p50_ms": round(1000 * statistics.median(latencies), 1),
-        "p99_ms": round(1000 * float(np.quantile(latencies, 0.99)), 1),
+        for name, server in servers.items():
+            warm = closed_loop(server.port, data[name], connections=arguments.connections, seconds=1.0)
+            assert set(warm.statuses) == {200}, (name, warm.statuses, warm.bodies)
+        for _ in range(arguments.rounds):
+            figures = {name: _served(server, data[name], arguments) for name, server in servers.items()}
+            figures["bare"] = _bare(bundle, photo_file, arguments)
+            rounds.append(figures)
+        calm = _calm(servers["served"], data["served"], rounds)
+    return {"model": kind, **_summary(rounds), **calm}
+
+
+def _served(server: Child, data: bytes, arguments: argparse.Namespace) -> dict[str, float]:
+    before = server.cpu_s()
+    outcome = closed_loop(server.port, data, connections=arguments.connections, seconds=arguments.seconds)
+    assert set(outcome.statuses) == {200}, (outcome.statuses, outcome.bodies)
+    cpu = 1000 * (server.cpu_s() - before) / outcome.statuses[200]
+    return {"per_s": outcome.per_s, "cpu_ms": cpu, "p50": outcome.ms(0.5), "p99": outcome.ms(0.99)}
+
+
+def _bare(bundle: Path, photo_file: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    line = [sys.executable, "-m", "tests.benchmarks.serve_rivals", "bare", str(bundle), str(photo_file)]
+    done = subprocess.run([*line, str(arguments.seconds), str(arguments.cores)], capture_output=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _calm(server: Child, data: bytes, rounds: list[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Latency at 70 % of what it can do."""
+    rate = 0.7 * statistics.median(r["served"]["per_s"] for r in rounds)
+    outcome = open_loop(server.port, [data], rate=rate, seconds=6)
+    return {
+        "p50_ms_at_70": round(outcome.ms(0.5), 2),
+        "p99_ms_at_70": round(outcome.ms(0.99), 2),
+        "p99_by_p50_at_70": round(outcome.ms(0.99) / outcome.ms(0.5), 2),
     }
-    print(json.dumps(figures))
+
+
+def _summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, float]:
+    summary: dict[str, float] = {}
+    for name in rounds[0]:
+        summary[f"{name}_per_s"] = round(statistics.median(r[name]["per_s"] for r in rounds), 1)
+        summary[f"{name}_cpu_ms"] = round(statistics.median(r[name]["cpu_ms"] for r in rounds), 3)
+    for name in rounds[0]:
+        if name != "served":
+            ratios = [r["served"]["per_s"] / r[name]["per_s"] for r in rounds]
+            summary[f"served_by_{name}"] = round(statistics.median(ratios), 3)
+            cpu = [r[name]["cpu_ms"] / r["served"]["cpu_ms"] for r in rounds]
+            summary[f"cpu_{name}_by_served"] = round(statistics.median(cpu), 3)
+    return summary
+
+
+def _bundles(arguments: argparse.Namespace, root: Path) -> dict[str, Path]:
+    if arguments.bundle:
+        return {arguments.bundle.name: arguments.bundle}
+    if arguments.model == "lite0":
+        return {f"lite0 {kind}": folder for kind, folder in lite0_bundles(root).items()}
+    from tests.serve.tiny import make_bundle
+
+    return {"tiny": make_bundle(root)}
+
+
+def _size(model: str) -> dict[str, int]:
+    return {"height": 48, "width": 64} if model == "tiny" else {}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("photo", type=Path)
+    parser.add_argument("--model", choices=("lite0", "tiny"), default="lite0")
+    parser.add_argument("--bundle", type=Path, help="another bundle instead")
+    parser.add_argument("--photo", type=Path, help="another picture instead of the made one")
+    parser.add_argument("--rivals", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--litserve", default=sys.executable, help="Python that has litserve")
     parser.add_argument("--seconds", type=float, default=3.0, help="of one turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of one replica")
+    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
-
-
-@contextlib.contextmanager
-def _service(arguments: argparse.Namespace) -> Iterator[None]:
-    from autodl_ray.serve.service import start, stop
-    from autodl_ray.spec import ServeSpec
-
-    spec = ServeSpec(
-        port=arguments.port,
-        min_replicas=arguments.replicas,
-        max_replicas=arguments.replicas,
-        num_threads=arguments.threads,
-    )
-    start([arguments.bundle], spec, num_cpus=arguments.cores)
-    try:
-        yield
-    finally:
-        stop()
-
-
-def _bare_call(arguments: argparse.Namespace) -> Callable[[], object]:
-    """Decode + Predictor, one thread of onnxruntime a call."""
-    from autodl_ray.images import decode_image
-    from autodl_ray.models.predictor import Predictor
-
-    predictor = Predictor.open(arguments.bundle, num_threads=1)
-    photo = arguments.photo.read_bytes()
-    return lambda: predictor([decode_image(photo)])
-
-
-def _served_call(arguments: argparse.Namespace) -> Callable[[], object]:
-    """One request on the kept connection of the calling thread."""
-    photo, local = arguments.photo.read_bytes(), threading.local()
-
-    def ask() -> None:
-        if not hasattr(local, "connection"):
-            local.connection = http.client.HTTPConnection("127.0.0.1", arguments.port)
-        local.connection.request("POST", "/predict", photo)
-        response = local.connection.getresponse()
-        response.read()
-        if response.status != 200:
-            raise RuntimeError(f"the service answered {response.status}")
-
-    return ask
-
-
-def _repeat(work: Callable[[], object], *, workers: int, seconds: float) -> tuple[float, list[float], float]:
-    """Calls a second, the seconds of each, and the CPU milliseconds a call took in this process and all below it."""
-    work()
-    began, cpu = time.perf_counter(), _cpu_seconds()
-
-    def loop(_: int) -> list[float]:
-        times = []
-        while (started := time.perf_counter()) < began + seconds:
-            work()
-            times.append(time.perf_counter() - started)
-        return times
-
-    with ThreadPoolExecutor(workers) as pool:
-        times = [t for part in pool.map(loop, range(workers)) for t in part]
-    return len(times) / seconds, times, 1000 * (_cpu_seconds() - cpu) / len(times)
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and all below it: unlike the wall clock it does not feel the machine's other work."""
-    me = psutil.Process()
-    times = [p.cpu_times() for p in (me, *me.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
 
 
 if __name__ == "__main__":
