@@ -4,7 +4,7 @@
 
 Every kind of `tests/serve/malformed.py` in turn, from one seed, over four connections at a time; every hundredth
 request is a good one that has to be answered. Goal: 0 answers of 5xx, 0 tracebacks in the logs of Serve and its
-workers, the service healthy at the end, and the memory of every process within 10 % of what it was after the first fifth.
+workers, the service healthy at the end, and the memory of every process within 10 % of what it was after a fifth.
 """
 
 from __future__ import annotations
