@@ -1,4 +1,4 @@
-"""LitServe with the same model, run by the Python of an environment of its own: PYTHON serve_litserve.py BUNDLE PORT."""
+"""LitServe with the same model, run by an environment of its own: PYTHON serve_litserve.py BUNDLE PORT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import litserve as ls  # type: ignore[import-not-found]
 from fastapi import Response
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serve_rivals import _answer, _session  # type: ignore[import-not-found]  # noqa: E402
+from serve_rivals import _answer, _session  # type: ignore[import-not-found]
 
 
 class Api(ls.LitAPI):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from autodl_ray.artifacts import Store
 from autodl_ray.artifacts.bundle import BUNDLE_JSON, BundleInfo, Int8Record, PreprocessInfo
+from autodl_ray.artifacts.probes import Probes, write_probes
 
 CLASSES = ("blue", "green", "red")
 COLOURS = {"red": (220, 30, 20), "green": (20, 200, 40), "blue": (30, 40, 230)}
@@ -53,12 +54,22 @@ def write_model(path: Path, *, work: int = 0) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def make_bundle(root: Path, *, name: str = "colours", work: int = 0, settings: dict[str, Any] | None = None) -> Path:
-    """Write a whole bundle below ``root`` and return its folder."""
+def make_bundle(
+    root: Path,
+    *,
+    name: str = "colours",
+    work: int = 0,
+    settings: dict[str, Any] | None = None,
+    version: str = "0123456789ab",
+    model: bytes | None = None,
+    probes: Probes | None = None,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """Write a whole bundle below ``root`` and return its folder; ``model`` stands in for the tiny one."""
     info = BundleInfo(
         name=name,
-        version="0123456789ab",
-        classes=CLASSES,
+        version=version,
+        classes=classes,
         preprocess=PreprocessInfo(size=8, fit="stretch", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         model="tiny",
         licence="Apache-2.0",
@@ -73,7 +84,12 @@ def make_bundle(root: Path, *, name: str = "colours", work: int = 0, settings: d
     )
     store = Store(root)
     with store.write(f"{name}/bundle", kind="bundle", spec_digest="0", inputs={}, seed=0) as writer:
-        write_model(writer.path / "model.onnx", work=work)
+        if model is None:
+            write_model(writer.path / "model.onnx", work=work)
+        else:
+            (writer.path / "model.onnx").write_bytes(model)
+        if probes is not None:
+            write_probes(writer.path, probes)
         (writer.path / BUNDLE_JSON).write_text(info.to_json(), encoding="utf-8")
     return Path(store.root) / name / "bundle"
 
