@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ def make_candidate(spec: ExportSpec, inputs: CandidateInputs, *, key: str, conte
     with context.progress.stage("export", 3) as bar:
         exported = _export(inputs)
         bar.update(1, 3, note=f"onnx by {exported.exporter}")
-        record, int8 = _int8(spec, inputs, exported)
+        record, int8 = _int8(spec, inputs, exported, seed=context.seed, tell=lambda note: bar.update(1, note=note))
         bar.update(2, 3, note=record.reason)
         with context.store.write(
             key,
@@ -163,7 +163,9 @@ def _checked(inputs: CandidateInputs, model: nn.Module, core: onnx.ModelProto, e
     return _Exported(exporter, core, fp32, parity)
 
 
-def _int8(spec: ExportSpec, inputs: CandidateInputs, exported: _Exported) -> tuple[Int8Record, bytes | None]:
+def _int8(
+    spec: ExportSpec, inputs: CandidateInputs, exported: _Exported, *, seed: int, tell: Callable[[str], None]
+) -> tuple[Int8Record, bytes | None]:
     from autodl_ray.export.int8 import try_int8
 
     if spec.int8 == "off":
@@ -178,6 +180,8 @@ def _int8(spec: ExportSpec, inputs: CandidateInputs, exported: _Exported) -> tup
         train=inputs.train,
         val=inputs.val,
         deadline=inputs.deadline,
+        seed=seed,
+        tell=tell,
     )
 
 

@@ -84,7 +84,7 @@ def _missed(file: EdgeFigures, fp32: EdgeFigures, spec: ExportSpec) -> str:
 
 
 def measure_edge(
-    files: Mapping[str, Path], *, size: tuple[int, int], lost: Mapping[str, float], seconds: float = 6.0
+    files: Mapping[str, Path], *, size: tuple[int, int], lost: Mapping[str, float], seconds: float = 3.0
 ) -> list[EdgeFigures]:
     """Measure model files, each in processes of its own that take turns.
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx
 
 from autodl_ray.artifacts import TrainSamples, ValSamples
 from autodl_ray.artifacts.bundle import Int8Attempt, Int8Conditions, Int8Record, VariantFigures
+from autodl_ray.export.bench.edge import measure_edge, pick_edge
 from autodl_ray.export.int8.calibration import METHODS
-from autodl_ray.export.int8.gate import Int8Figures, decide
+from autodl_ray.export.int8.gate import Decision, Int8Figures, decide
 from autodl_ray.export.int8.judge import Judge
 from autodl_ray.export.int8.ladder import Outcome, Rung, next_rung
 from autodl_ray.export.int8.layers import layers_of, linear_share, named
 from autodl_ray.export.int8.rungs import Made, climb
 from autodl_ray.export.int8.workshop import Workshop
-from autodl_ray.export.pictures import spread
+from autodl_ray.export.pictures import decoded, spread
 from autodl_ray.export.speed import SpeedRatio
 from autodl_ray.images import Preprocess
 from autodl_ray.spec import ExportSpec
@@ -48,7 +51,7 @@ def estimate_seconds(*, calibration: int, val: int, images_per_s: float, methods
 
     A calibration picture costs about three FP32 answers; a validation picture one, and at most one more a method.
     """
-    return 2.0 + 2.0 * methods + (3 * calibration + (1 + methods) * val) / images_per_s
+    return 2.0 + 1.5 * methods + (3 * calibration + (1 + methods) * val) / images_per_s
 
 
 def rung_seconds(*, calibration: int, val: int, images_per_s: float, layers: int) -> dict[Rung, float]:
@@ -118,7 +121,7 @@ def try_int8(
         loss=made.loss,
         speed=ratio,
     )
-    decision = decide(figures, spec)
+    decision = _decided(figures, spec, made.model, fp32, val)
     conditions = Int8Conditions(
         method=made.method or best,
         accuracy_by_method=dict(made.accuracies),
@@ -141,6 +144,21 @@ def try_int8(
     reason = decision.reason if best == "static" else f"{best} ({made.way}): {decision.reason}"
     record = Int8Record(kept=decision.kept, reason=reason, fp32=figures.fp32, int8=figures.int8, conditions=conditions)
     return record, made.model if decision.kept else None
+
+
+def _decided(figures: Int8Figures, spec: ExportSpec, int8: bytes, fp32: bytes, val: ValSamples) -> Decision:
+    """Hold INT8 against the limits; for a small machine also against FP32 in time and memory of one thread."""
+    decision = decide(figures, spec)
+    if spec.target != "edge" or not decision.kept:
+        return decision
+    height, width = next(iter(decoded(val, [0])))[1][0].shape[:2]
+    with tempfile.TemporaryDirectory(prefix="autodl-edge-") as folder:
+        files = {"fp32": Path(folder) / "fp32.onnx", "int8": Path(folder) / "int8.onnx"}
+        files["fp32"].write_bytes(fp32)
+        files["int8"].write_bytes(int8)
+        measured = measure_edge(files, size=(height, width), lost={"int8": figures.drop})
+    choice = pick_edge(measured, spec)
+    return Decision(choice.variant == "int8", f"edge: {choice.reason}; {decision.reason}")
 
 
 def _climbed(
