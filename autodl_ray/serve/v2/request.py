@@ -157,7 +157,7 @@ def _the_input(inputs: Any) -> dict[str, Any]:
     require(isinstance(inputs, list) and bool(inputs), f"inputs is a list with one input, '{INPUT}'.")
     names = [item.get("name") if isinstance(item, dict) else item for item in inputs[:5]]
     require(
-        names == [INPUT],
+        names == [INPUT] and isinstance(inputs[0], dict),
         f"There is exactly one input, '{INPUT}', got {', '.join(one_line(name) for name in names)}.",
     )
     return inputs[0]  # type: ignore[no-any-return]
