@@ -54,12 +54,14 @@ class MadeFormat:
         ran_here: Whether its own runtime answered the pictures of the parity check.
         note: What the record says beside.
         checked: Answers pictures.
+        int8: The same in 8 bits, which is measured and not judged.
     """
 
     how: str
     ran_here: bool
     note: str
     checked: Checked
+    int8: Checked | None = None
 
 
 def _torchscript(source: FormatSource, folder: Path) -> MadeFormat:
@@ -94,13 +96,18 @@ def _openvino(source: FormatSource, folder: Path) -> MadeFormat:
 
 
 def _tensorrt(source: FormatSource, folder: Path) -> MadeFormat:
-    from autodl_ray.export.formats.tensorrt import CORE, open_core, to_tensorrt
+    from autodl_ray.export.formats.tensorrt import CORE, CORE_INT8, open_core, to_tensorrt
 
     precisions = to_tensorrt(source.fp32, source.int8, source.preprocess, folder)
     _write_labels(source, folder)
     checked = parity.Checked(open_core((folder / CORE).read_bytes(), source.preprocess), _explain_onnx(source))
     note = f"build scripts for {', '.join(precisions)}; preprocessing outside, by preprocess.json; no engine was built"
-    return MadeFormat("onnx without preprocessing", False, note, checked)
+    int8 = (
+        parity.Checked(open_core((folder / CORE_INT8).read_bytes(), source.preprocess))
+        if "int8" in precisions
+        else None
+    )
+    return MadeFormat("onnx without preprocessing", False, note, checked, int8)
 
 
 def _safetensors(source: FormatSource, folder: Path) -> MadeFormat:
@@ -177,7 +184,7 @@ def make_formats(
         until: Unix time after which no further pictures are compared, once there are 64.
 
     Returns:
-        Format → record for the bundle, and format → parity.
+        Format → record for the bundle, and format → parity (also of ``tensorrt int8``).
 
     Raises:
         InputError: There is no such format.
@@ -189,22 +196,26 @@ def make_formats(
     for name in dict.fromkeys(names):
         (folder / name).mkdir(parents=True, exist_ok=True)
         made[name] = make_format(name, frozen, folder / name)
+    quantized = {f"{name} int8": m.int8 for name, m in made.items() if m.int8 is not None}
     found = parity.check_files(
         frozen.model,
-        {name: m.checked for name, m in made.items()},
+        {**{name: m.checked for name, m in made.items()}, **quantized},
         preprocess=frozen.preprocess,
         samples=samples,
         until=until,
+        ungated=quantized,
     )
-    return {name: _record(name, made[name], found[name], folder / name) for name in made}, found
+    return {name: _record(made[name], found, name, folder / name) for name in made}, found
 
 
-def _record(name: str, made: MadeFormat, found: ParityRecord, folder: Path) -> FormatRecord:
+def _record(made: MadeFormat, records: Mapping[str, ParityRecord], name: str, folder: Path) -> FormatRecord:
+    found, int8 = records[name], records.get(f"{name} int8")
+    same = "" if int8 is None else f"; int8 names the same class as the network for {int8.agreement:.4f} of pictures"
     return FormatRecord(
         folder=f"formats/{name}",
         how=made.how,
         ran_here=made.ran_here,
-        note=made.note,
+        note=f"{made.note}{same}",
         bytes=sum(p.stat().st_size for p in folder.iterdir()),
         pictures=found.pictures,
         agreement=found.agreement,

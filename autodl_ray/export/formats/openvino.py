@@ -58,13 +58,17 @@ def convert(exported: bytes) -> Any:
 
 
 def to_openvino(exported: bytes, folder: Path) -> None:
-    """Write ``model.xml`` and ``model.bin``, weights in float32.
+    """Write ``model.xml`` and ``model.bin``, weights in float32; equal models give equal bytes.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         StageError: OpenVINO does not read it.
     """
-    import_openvino().save_model(convert(exported), str(folder / MODEL_XML), compress_to_fp16=False)
+    model = convert(exported)
+    for number, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():  # named by a counter of the process: it would differ each time
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    import_openvino().save_model(model, str(folder / MODEL_XML), compress_to_fp16=False)
 
 
 def open_openvino(path: Path, *, num_threads: int = 0) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:

@@ -60,7 +60,8 @@ def without_preprocess(whole: onnx.ModelProto, preprocess: Preprocess) -> onnx.M
 def symmetric(quantized: onnx.ModelProto) -> onnx.ModelProto:
     """Return a quantized model whose activations are int8 around 0, as TensorRT wants them, with the same ranges.
 
-    Zero points of activations become 0 and scales reach to the farther end of the range; biases, which TensorRT takes
+    Zero points of activations become 0 and scales reach to the farther end of the range. onnxruntime leaves a ReLU out
+    whose work uint8 with a zero point of 0 does as well; int8 does not, so it is put back. Biases, which TensorRT takes
     in float only, are dequantized.
     """
     model = onnx.ModelProto()
@@ -83,6 +84,8 @@ def symmetric(quantized: onnx.ModelProto) -> onnx.ModelProto:
                 low, high = (float(edge - int(zero)) * float(scale) for edge in (0, 255))
                 changed[node.input[1]] = np.full(scale.shape, max(-low, high) / 127, dtype=np.float32)
                 changed[node.input[2]] = np.zeros(zero.shape, dtype=np.int8)
+                if node.op_type == "QuantizeLinear" and int(zero) == 0:
+                    kept.append(_relu(node))
             kept.append(node)
     del model.graph.node[:]
     model.graph.node.extend(kept)
@@ -92,6 +95,14 @@ def symmetric(quantized: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in tensors.items() if k in used)
     onnx.checker.check_model(model)
     return model
+
+
+def _relu(quantize: onnx.NodeProto) -> onnx.NodeProto:
+    """Put a ReLU before a QuantizeLinear, which is changed to read from it."""
+    clamped = f"{quantize.output[0]}/clamped"
+    node = helper.make_node("Relu", [quantize.input[0]], [clamped], name=f"{quantize.name or quantize.output[0]}/relu")
+    quantize.input[0] = clamped
+    return node
 
 
 def to_tensorrt(fp32: bytes, int8: bytes | None, preprocess: Preprocess, folder: Path) -> tuple[str, ...]:

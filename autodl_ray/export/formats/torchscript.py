@@ -149,26 +149,26 @@ def open_torchscript(path: Path) -> Callable[[npt.NDArray[np.uint8]], npt.NDArra
 def explain_torchscript(
     model: nn.Module, core: torch.jit.ScriptModule, picture: ImageArray, preprocess: Preprocess
 ) -> str:
-    """Say which layer first differs in TorchScript: each is given what the network's own layer was given."""
+    """Say which layer first differs in TorchScript, by the values that its graph makes in the scope of each module."""
     pixels = torch.from_numpy(preprocess_tensor(picture, preprocess)[None])
-    submodules = dict(core.named_modules())
-    seen: dict[str, npt.NDArray[np.float32]] = {}
-
-    def watch(path: str) -> Callable[[nn.Module, Any], None]:
-        def note(module: nn.Module, inputs: Any) -> None:
-            if path in submodules:
-                seen[path] = submodules[path](inputs[0].clone()).numpy().copy()
-
-        return note
-
-    leaves = [(path, m) for path, m in model.named_modules() if path and not any(True for _ in m.children())]
-    handles = [module.register_forward_pre_hook(watch(path)) for path, module in leaves]
-    try:
-        with torch.no_grad():
-            model(pixels)
-    finally:
-        for handle in handles:
-            handle.remove()
+    paths = {path for path, _ in model.named_modules() if path}
+    graph, parameters = torch._C._jit_pass_lower_graph(core.inlined_graph.copy(), core._c)
+    values: dict[str, Any] = {}
+    for node in graph.nodes():
+        path = node.scopeName().rsplit("/", 1)[-1].removeprefix("__module.")
+        for output in node.outputs():
+            if path in paths and output.type().kind() == "TensorType":
+                values[path] = output
+    if not values:
+        return "a network that was compiled does not say which module its values are of"
+    all_of_them = graph.create("prim::TupleConstruct", list(values.values()), 1)
+    all_of_them.output().setType(torch._C.TupleType([value.type() for value in values.values()]))
+    graph.appendNode(all_of_them)
+    graph.eraseOutput(0)
+    graph.registerOutput(all_of_them.output())
+    run = torch._C._create_function_from_graph("layers", graph)
+    with torch.no_grad():
+        seen = {path: value.numpy() for path, value in zip(values, run(pixels, *parameters), strict=True)}
     return first_difference(layer_outputs(model, pixels), seen)
 
 
