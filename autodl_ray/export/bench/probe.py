@@ -10,6 +10,8 @@ import resource
 import sys
 import time
 
+__all__ = ["main"]
+
 
 def main(path: str, height: int, width: int, seconds: float) -> None:
     """Answer single pictures on one thread for so long, and print one line of JSON."""

@@ -98,7 +98,7 @@ def decide(figures: Int8Figures, spec: ExportSpec) -> Decision:
         The decision; its reason names the figures with their noise, and the limits that were missed.
     """
     speed = f"{figures.speedup:.2f} times the speed of FP32{_speed_noise(figures.speed)}"
-    drop = f"{points(figures.drop)}{_loss_noise(figures.loss)}"
+    drop = f"{_points(figures.drop)}{_loss_noise(figures.loss)}"
     failed = []
     if figures.speedup < spec.min_speedup:
         failed.append(f"too slow: {speed}, at least {spec.min_speedup:g} asked for")
@@ -107,7 +107,7 @@ def decide(figures: Int8Figures, spec: ExportSpec) -> Decision:
     return Decision(not failed, "; ".join(failed) or f"{speed}, {drop}")
 
 
-def points(drop: float) -> str:
+def _points(drop: float) -> str:
     """Write a difference of accuracy as people say it."""
     return f"{abs(100 * drop):.2f} points of validation accuracy {'lost' if drop >= 0 else 'gained'}"
 
