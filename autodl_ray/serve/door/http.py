@@ -144,6 +144,10 @@ class HttpConnection(asyncio.Protocol):
         declared = next((v for n, v in self._headers if n == b"content-length"), b"0")
         if int(declared) > self._limits.body_bytes:
             self._too_large()
+        elif (
+            self._parser.should_upgrade() and declared != b"0"
+        ):  # the parser would take the body for the other protocol
+            self._refuse(400, "Upgrading the connection is not supported here; send the request without Upgrade.")
         elif self._expects and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
