@@ -11,13 +11,13 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
-from autodl_ray.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from autodl_ray.artifacts.manifest import MANIFEST, Manifest, is_safe_name, read_manifest
 from autodl_ray.errors import BundleError
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "is_archive", "is_safe_name", "unpacked", "write_archive"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "is_archive", "unpacked", "write_archive"]
 
 MAX_BYTES = 8 * 2**30
 """Most that an archive may hold, unpacked."""
@@ -160,18 +160,6 @@ def _copy(stream: IO[bytes], sink: IO[bytes], limit: int) -> str:
         sink.write(block)
         left -= len(block)
     return digest.hexdigest()
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a name is a relative path that stays inside its folder, on every system.
-
-    Example:
-        >>> is_safe_name("formats/openvino/model.xml"), is_safe_name("../model.onnx")
-        (True, False)
-    """
-    parts = PurePosixPath(name).parts
-    plain = bool(parts) and "/".join(parts) == name and len(name) < 512
-    return plain and not name.startswith("/") and not {"..", "."} & set(parts) and not set(name) & set("\\:\0\n")
 
 
 def _refused(source: Path, seen: str, accepted: str | None = None) -> BundleError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,7 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "file_record",
+    "is_safe_name",
     "package_versions",
     "read_manifest",
 ]
@@ -150,10 +151,28 @@ def read_manifest(text: str, where: str) -> Manifest:
             hint="upgrade autodl_ray",
         )
     try:
-        return Manifest.model_validate(document)
+        manifest = Manifest.model_validate(document)
     except ValidationError as error:
         raise BundleError(
             "The manifest is damaged.",
             seen=f"{where}: {error.errors()[0]['msg']}",
             hint="delete this folder and make the artifact again",
         ) from error
+    outside = [name for name in manifest.files if not is_safe_name(name)]
+    if outside:
+        raise BundleError(
+            "The manifest names files outside its folder.", seen=f"{where}: {outside[0]}", hint="do not use this folder"
+        )
+    return manifest
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name is a relative path that stays inside its folder, on every system.
+
+    Example:
+        >>> is_safe_name("formats/openvino/model.xml"), is_safe_name("../model.onnx")
+        (True, False)
+    """
+    parts = PurePosixPath(name).parts
+    plain = bool(parts) and "/".join(parts) == name and len(name) < 512
+    return plain and not name.startswith("/") and not {"..", "."} & set(parts) and not set(name) & set("\\:\0\n")
