@@ -12,6 +12,7 @@ from autodl_ray.serve.guard.rates import Rates
 from autodl_ray.serve.http.about import About
 from autodl_ray.serve.http.access import AccessLog
 from autodl_ray.serve.http.application import Application
+from autodl_ray.serve.http.deadlines import Deadlines
 from autodl_ray.serve.http.fetch import Fetcher
 from autodl_ray.serve.http.predict import Predict
 from autodl_ray.serve.http.routes import Route, Router
@@ -61,4 +62,4 @@ def create_app(
     )
     routes = [route for part in parts for route in part.routes()]
     gate = Gate(keys, Origins(hosts, settings.cors_origins), Rates(settings.rate_limit_per_s))
-    return Application(Router([*routes, *more]), gate, metrics, log, settings.request_timeout_s, own_ids)
+    return Application(Router([*routes, *more]), gate, metrics, Deadlines(settings.request_timeout_s), log, own_ids)

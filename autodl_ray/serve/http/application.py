@@ -15,11 +15,13 @@ from autodl_ray.serve.guard.gate import Gate
 from autodl_ray.serve.http.access import AccessLog
 from autodl_ray.serve.http.answers import Answer, Header, Refusal, error_answer
 from autodl_ray.serve.http.calls import Call
+from autodl_ray.serve.http.deadlines import Deadlines
 from autodl_ray.serve.http.routes import Route, Router
 from autodl_ray.serve.metrics import Metrics
 
 __all__ = ["Application"]
 
+_GIVEN_UP = Answer(b"", 499)  # the client went away
 _log = logging.getLogger("ray.serve")
 
 
@@ -31,16 +33,16 @@ class Application:
         router: The handlers.
         gate: Who may ask them.
         metrics: Where requests are counted.
+        deadlines: Most time of a request, and of what a client may ask for in ``x-request-timeout-seconds``.
         log: Where they are written down; None: nowhere.
-        timeout_s: Most seconds of a request, and what a client may ask for in ``x-request-timeout-seconds``.
         own_ids: Send the request id back; False where the server in front does.
     """
 
     router: Router
     gate: Gate
     metrics: Metrics
+    deadlines: Deadlines
     log: AccessLog | None = None
-    timeout_s: float = 60.0
     own_ids: bool = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,12 +58,12 @@ class Application:
         started = time.perf_counter()
         call = Call(scope, receive)
         self.metrics.count("autodl_requests_in_progress")
-        answer = error_answer(500, "The request was given up.")
+        answer = None
         try:
             answer = await self._answer(call)
             await self._send(call, answer, send)
         finally:
-            self._record(call, answer, time.perf_counter() - started)
+            self._record(call, answer or _GIVEN_UP, time.perf_counter() - started)
 
     async def _answer(self, call: Call) -> Answer:
         try:
@@ -69,10 +71,7 @@ class Application:
             if (preflight := self.gate.origins.preflight(call)) is not None:
                 return preflight
             route = self._find(call)
-            async with asyncio.timeout(self._seconds(call)):
-                return await route.handler(call)
-        except TimeoutError:
-            return error_answer(408, f"There was no answer within {self._seconds(call):g} s.")
+            return await self._in_time(route, call)
         except Refusal as refusal:
             return error_answer(refusal.status, refusal.message, refusal.headers)
         except UnknownModelError as error:
@@ -85,14 +84,23 @@ class Application:
                 500, "Something went wrong here. The reason is in the service's log, by the request id."
             )
 
-    def _seconds(self, call: Call) -> float:
-        """Return the time for a request: the client may ask for less, never for more or for no limit."""
-        wanted = call.headers.get(b"x-request-timeout-seconds")
+    async def _in_time(self, route: Route, call: Call) -> Answer:
+        """Answer within the cap, or within what the client asks for: less, never more, never no limit."""
+        seconds = _seconds(call.headers.get(b"x-request-timeout-seconds"), self.deadlines.seconds)
+        task = self.deadlines.enter()
         try:
-            seconds = self.timeout_s if wanted is None else float(wanted)
-        except ValueError:
-            return self.timeout_s
-        return min(seconds, self.timeout_s) if seconds > 0 else self.timeout_s
+            if seconds == self.deadlines.seconds:
+                return await route.handler(call)
+            async with asyncio.timeout(seconds):
+                return await route.handler(call)
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if not self.deadlines.is_late(task):
+                raise
+        finally:
+            self.deadlines.leave(task)
+        return error_answer(408, f"There was no answer within {seconds:g} s.")
 
     def _find(self, call: Call) -> Route:
         """Find the handler; an unknown path is told only to those who may ask at all."""
@@ -128,6 +136,16 @@ class Application:
         self.metrics.publish()
         if self.log is not None:
             self.log.write(call, status=answer.status, seconds=seconds, bytes_out=len(answer.body))
+
+
+def _seconds(wanted: bytes | None, most: float) -> float:
+    if wanted is None:
+        return most
+    try:
+        seconds = float(wanted)
+    except ValueError:
+        return most
+    return min(seconds, most) if seconds > 0 else most
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
