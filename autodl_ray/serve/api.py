@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from autodl_ray.serve.answers import Answers
@@ -49,6 +50,8 @@ def create_app(
         more: Further routes.
     """
     settings = settings or ServeSpec()
+    # It writes a line for each damaged form: any client could fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     metrics = metrics or Metrics()
     keys = keys or KeyRing()
     if fetcher is None and settings.allow_urls:

@@ -133,6 +133,12 @@ def test_compressed_bodies_are_inflated_up_to_the_cap(ask: Ask, name: str, pack:
     assert "The body is not" in error_of(ask("POST", "/predict", content=b"plain", headers=headers), 400)
 
 
+def test_damaged_forms_do_not_fill_the_log(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    error_of(ask("POST", "/predict", content=b"--c\r\n\xff", headers=headers), 400)
+    assert caplog.records == []
+
+
 def test_an_unknown_encoding_is_refused(ask: Ask) -> None:
     message = error_of(ask("POST", "/predict", content=b"x", headers={"content-encoding": "br"}), 415)
     assert message == "The content encoding 'br' is not supported; gzip, deflate and identity are."
