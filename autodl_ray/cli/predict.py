@@ -21,7 +21,7 @@ _CHUNK = 32
 
 def predict(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="Folder or zip of a bundle.", show_default=False)],
     files: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 1,
     variant: Annotated[
