@@ -88,10 +88,11 @@ def _up(
     scale = {"min_replicas": min_replicas, "max_replicas": max_replicas, "num_threads": num_threads}
     _check_exposure(host, keys_file)
     application = _application(bundles, before, app=app, plan=plan, scale=scale, keys_file=keys_file)
+    if before is None and any(a.get("route_prefix") == "/" for a in deployed):
+        application["route_prefix"] = f"/{app}"
     config = deploy_config([*without(deployed, app), application], host=host, port=port)
     if cluster is None or dry_run:
-        console.print(json.dumps(config, indent=1))
-        console.result(config)
+        typer.echo(json.dumps(config, indent=1))
         return
     cluster.put(config)
     if wait:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,7 +12,10 @@ import yaml
 from autodl_ray.artifacts import Store
 from autodl_ray.errors import BundleError, InputError, ResourceError, SpecError
 from autodl_ray.serve.bundles import check_bundles
+from autodl_ray.serve.goal import NextVersion, parse_goal
 from autodl_ray.serve.plan import plan_replicas
+from autodl_ray.serve.rollout import RolloutRules
+from autodl_ray.serve.scaling import Policy
 from autodl_ray.serve.service import check_port, is_loopback, start
 from autodl_ray.serve.settings import hash_key, read_api_key
 from autodl_ray.spec import ServeSpec
@@ -20,6 +23,10 @@ from tests.serve.conftest import free_port
 from tests.serve.tiny import make_bundle
 
 GB = 1e9
+RULES = frozenset(RolloutRules.model_fields)
+LOAD = SimpleNamespace(
+    raw_metrics=None, running_replicas=["r"], current_num_replicas=1, total_num_requests=5.0, total_queued_requests=2.0
+)
 
 
 @pytest.mark.parametrize(
@@ -119,15 +126,22 @@ def test_the_config_file_fits_ray_s_schema_and_builds(bundle: Path, monkeypatch:
     from autodl_ray.serve.settings import SERVE_ENVIRONMENT
 
     monkeypatch.delenv("AUTODL_API_KEY", raising=False)
-    document = yaml.safe_load((Path(__file__).parents[2] / "jobs" / "serve.yaml").read_text(encoding="utf-8"))
+    text = (Path(__file__).parents[2] / "jobs" / "serve.yaml").read_text(encoding="utf-8")
+    document = yaml.safe_load(text)
     schema = ServeDeploySchema.model_validate(document)
     (application,) = schema.applications
     assert application.import_path == f"{build.__module__}:{build.__name__}"
     assert document["http_options"]["host"] == "127.0.0.1"
     assert document["controller_options"]["runtime_env"]["env_vars"] == SERVE_ENVIRONMENT
     deployment = build({**application.args, "bundles": [str(bundle)]})._bound_deployment
-    scaling: Any = deployment._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 4)
+    (options,) = document["applications"][0]["deployments"]
+    scaling = options["autoscaling_config"]
+    assert Policy(**scaling["policy"]["policy_kwargs"])(LOAD) == (2, {})
+    goal = parse_goal(options["user_config"])
+    assert [f"{m.name}={m.bundle}" for m in goal.models] == application.args["bundles"]
+    commented = [line.lstrip("# ") for line in text.split("# next:")[1].splitlines() if line.strip().startswith("#")]
+    example = yaml.safe_load("\n".join(" " * 2 * (line.split(":")[0] in RULES) + line for line in commented))
+    assert NextVersion.model_validate(example).rules == RolloutRules()
     assert deployment._deployment_config.backpressure_config.status_code == 429
     assert dict(deployment.init_kwargs)["bundles"] == (("colours", str(bundle)),)
     with pytest.raises(SpecError, match="arguments of the application are not valid") as wrong:
