@@ -57,7 +57,7 @@ def create_app(
     if fetcher is None and settings.allow_urls:
         fetcher = Fetcher(max_bytes=int(settings.max_body_mb * 1e6))
     for model in behind.listing():
-        metrics.count("autodl_model_info", (model.name, model.version, model.dataset))
+        metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
     parts = (
         Predict(behind, settings, metrics, fetcher),
         ProtocolV2(behind, settings, metrics),

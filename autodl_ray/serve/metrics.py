@@ -98,6 +98,11 @@ class Metrics:
         with self._lock:
             self._mine.values[key] = self._mine.values.get(key, 0.0) + by
 
+    def put(self, name: str, value: float, labels: Labels = ()) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self._mine.values[name, labels] = value
+
     def observe(self, name: str, value: float, labels: Labels = ()) -> None:
         """Enter a value into a histogram."""
         bounds = SERIES[name].bounds

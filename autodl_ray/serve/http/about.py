@@ -74,6 +74,8 @@ class About:
 
     async def prometheus(self, call: Call) -> Answer:
         """Return the series of all replicas of this machine."""
+        for model in self.behind.listing():  # versions come while the service runs
+            self.metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
         text = await self.behind.run(self.metrics.text)
         return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
