@@ -133,6 +133,14 @@ def test_compressed_bodies_are_inflated_up_to_the_cap(ask: Ask, name: str, pack:
     assert "The body is not" in error_of(ask("POST", "/predict", content=b"plain", headers=headers), 400)
 
 
+def test_a_truncated_form_is_refused_whole(ask: Ask) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a.png"\r\n\r\n' + picture() + b"\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    assert first(ask("POST", "/predict", content=part + b"--b--\r\n", headers=headers).json()) == "red"
+    message = error_of(ask("POST", "/predict", content=part * 2, headers=headers), 400)
+    assert message == "The multipart form is truncated: a file in it has no end."
+
+
 def test_damaged_forms_do_not_fill_the_log(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b"}
     error_of(ask("POST", "/predict", content=b"--c\r\n\xff", headers=headers), 400)

@@ -90,17 +90,19 @@ async def _of_form(call: Call, body: bytes, max_pictures: int) -> tuple[Picture,
     parser.spool_max_size = len(body) + 1  # nothing of a request is written to the disk
     try:
         form = await parser.parse()
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if len(files) < len(parser._files_to_close_on_error):
+            raise Refusal(400, "The multipart form is truncated: a file in it has no end.")
+        if not files:
+            raise Refusal(400, "The form holds no file. Send a picture as a file, e.g. curl -F file=@a.jpg URL")
+        return tuple(Picture(file.file.read(), file.filename or None) for file in files)
     except MultiPartException as error:
         raise Refusal(400, f"The multipart form is not usable: {error.message}") from error
     except (ValueError, LookupError, AttributeError) as error:  # of its headers: an unknown charset, no name, …
         raise Refusal(400, "The multipart form is not usable: one of its headers is damaged.") from error
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    try:
-        if not files:
-            raise Refusal(400, "The form holds no file. Send a picture as a file, e.g. curl -F file=@a.jpg URL")
-        return tuple(Picture(file.file.read(), file.filename or None) for file in files)
     finally:
-        await form.close()
+        for opened in parser._files_to_close_on_error:  # one without an end is in no form, and would stay open
+            opened.close()
 
 
 async def _of_json(body: bytes, max_pictures: int, fetcher: Fetcher | None) -> Pictures:
