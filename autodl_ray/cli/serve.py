@@ -40,7 +40,9 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the API key (or $AUTODL_API_KEY): asked for as a bearer token.")
     ] = None,
-    keys_file: Annotated[Path | None, typer.Option(help="File of keys, by: autodl keys create NAME.")] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(envvar="AUTODL_KEYS_FILE", help="File of keys, by: autodl keys create NAME.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS instead of HTTP.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate (PEM).")] = None,
     access_log: Annotated[Path | None, typer.Option(help="File that gets one JSON line a request.")] = None,
