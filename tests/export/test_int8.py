@@ -71,6 +71,11 @@ def test_ranges_by_method() -> None:
         "positive": ActivationSample(2.0, 6.0, values[:1]),
     }
     assert ranges(seen, "minmax") == {"a": (float(values.min()), 50.0), "positive": (0.0, 6.0)}
+    far = ranges(seen, "entropy")["a"][1]
+    assert 10 < far < 50  # 256 steps of what is left tell the middle better than those of everything
+    relu = np.maximum(values[1:], 0.0)
+    kept = ranges({"relu": ActivationSample(0.0, float(relu.max()), relu)}, "entropy")["relu"][1]
+    assert kept > 0.6 * relu.max()  # the many zeros are exact with any range and say nothing
     low, high = ranges(seen, "percentile")["a"]
     assert -5 < low < -3
     assert 3 < high < 5

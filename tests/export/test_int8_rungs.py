@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -122,6 +123,23 @@ def test_the_layer_that_suffers_is_found(uneven: onnx.ModelProto, batches: list[
     found = sensitivities(uneven, spans, batches)
     assert max(found, key=lambda name: found[name]) == victim.name
     assert divergence(logits(uneven, batches), logits(alone(uneven, victim, spans), batches)) == found[victim.name]
+
+
+def test_a_layer_in_float_stays_in_float_in_onnxruntime(uneven: onnx.ModelProto, batches: list[np.ndarray]) -> None:
+    """Its optimizer would quantize the depthwise layer again, with one scale for all channels."""
+    spans = ranges(observe(uneven, batches), "minmax")
+    depthwise = layers_of(uneven)[1].name
+    mixed = quantize_core(uneven, spans, batches[0][:1], in_float=(depthwise,)).SerializeToString()
+    plain = ort.SessionOptions()
+    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    wanted, seen = (
+        session.run([LOGITS], {PIXELS: batches[0]})[0]
+        for session in (ort.InferenceSession(mixed, plain, providers=["CPUExecutionProvider"]), open_session(mixed))
+    )
+    whole = quantize_core(uneven, spans, batches[0][:1])
+    exact = logits(uneven, batches[:1])
+    assert np.abs(seen - wanted).mean() < 0.5 * np.abs(logits(whole, batches[:1]) - exact).mean()
+    assert np.abs(seen - exact).mean() < np.abs(logits(whole, batches[:1]) - exact).mean()
 
 
 def test_the_torch_graph_rounds_like_the_quantized_one(model: Classifier, batches: list[np.ndarray]) -> None:

@@ -100,7 +100,8 @@ def _range(sample: ActivationSample, method: CalibrationMethod) -> Range:
         shrink = min(_SHRINK, key=lambda s: (_error(sample.values[::8], low * s, high * s), -s))
         low, high = low * float(shrink), high * float(shrink)
     elif method == "entropy" and high > low:
-        counts = np.histogram(sample.values, bins=_BINS, range=(low, high))[0].astype(np.float64)
+        inexact = sample.values[sample.values != 0.0]  # zero is a step of every range; a ReLU gives half of all values
+        counts = np.histogram(inexact, bins=_BINS, range=(low, high))[0].astype(np.float64)
         shrink = min(_SHRINK, key=lambda s: (_divergence(counts, low, high, float(s)), -s))
         low, high = low * float(shrink), high * float(shrink)
     return low, high
@@ -120,7 +121,7 @@ def _divergence(counts: npt.NDArray[np.float64], low: float, high: float, shrink
     filled = inside > 0
     held = np.maximum(np.add.reduceat(filled.astype(np.float64), starts), 1.0)
     rounded = np.repeat(np.add.reduceat(inside, starts) / held, sizes) * filled
-    p, q = seen / seen.sum(), rounded / max(rounded.sum(), 1.0)
+    p, q = seen / max(seen.sum(), 1.0), rounded / max(rounded.sum(), 1.0)
     some = p > 0
     return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-9))).sum())
 
