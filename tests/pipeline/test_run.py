@@ -62,7 +62,9 @@ def test_a_run_ends_with_everything_that_is_promised(unbroken: tuple[Path, dict[
     assert {row["source"].split()[0] for row in result["leaderboard"]} == {"quick", "sweep", "train"}
     run = store / "digits"
     bundle = {p.name for p in (run / "bundle").iterdir()}
-    assert bundle == {"bundle.json", "manifest.json", "model.onnx", "model.safetensors", "parity.json"}
+    models = {"model.onnx", "model.safetensors"}
+    texts = {"bundle", "labels", "manifest", "metrics", "parity", "preprocess", "smoke", "speed"}
+    assert bundle == models | {f"{name}.json" for name in texts} | {"MODEL_CARD.md"}
     assert (run / "train_batch.png").read_bytes().startswith(b"\x89PNG")
     report = {p.name for p in (run / "report").iterdir()}
     curves = {"curves.svg", "curves.png"}  # of a winner that was trained for more than one epoch
