@@ -36,7 +36,12 @@ def serve(
     num_replicas: Annotated[int | None, typer.Option(help="Exactly this many replicas.")] = None,
     min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.  [default: 1]")] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Replicas under load.  [default: 2]")] = None,
-    num_threads: Annotated[int | None, typer.Option(help="Threads of one replica.  [default: 1]")] = None,
+    num_threads: Annotated[
+        int | None, typer.Option(help="Calls a replica works on at a time.  [default: the CPUs by --max-replicas]")
+    ] = None,
+    latency_target: Annotated[
+        str | None, typer.Option(help="95th percentile to choose batches and replicas for, e.g. 50ms.")
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the API key (or $AUTODL_API_KEY): asked for as a bearer token.")
     ] = None,
@@ -72,6 +77,7 @@ def serve(
         "host": host,
         "port": port,
         "num_threads": num_threads,
+        "latency_target_ms": None if latency_target is None else _milliseconds(latency_target),
         "rate_limit_per_s": rate_limit,
         "cors_origins": tuple(cors_origin) if cors_origin else None,
         "allow_urls": allow_urls or None,
@@ -127,6 +133,23 @@ class _Signals:
             kill_ray_now()
             os._exit(130)
         self.stop.set()
+
+
+def _milliseconds(text: str) -> float:
+    """Read ``50ms``, ``0.2s`` or ``50`` (milliseconds)."""
+    number = text.strip().lower()
+    factor = 1.0
+    if number.endswith("ms"):
+        number = number[:-2]
+    elif number.endswith("s"):
+        number, factor = number[:-1], 1000.0
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise InputError("The latency is no time.", seen=text, accepted="e.g. 50ms or 0.2s")
+    return value
 
 
 def _replicas(given: dict[str, int | None]) -> dict[str, int | None]:

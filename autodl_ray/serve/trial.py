@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from autodl_ray.artifacts.probes import read_probes
+from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_difference
 from autodl_ray.errors import AutoDLError
 from autodl_ray.images import ImageArray
 
@@ -23,7 +23,6 @@ __all__ = ["smoke", "try_bundle"]
 
 _TIMEOUT_S = 120.0
 _SIZES = ((64, 64), (37, 91), (120, 50))
-_CLEAR = 0.2  # a first class ahead by this much has to stay the first
 _NEAR = 0.1
 
 
@@ -52,7 +51,7 @@ def smoke(folder: str | Path) -> str | None:
     """Do what :func:`try_bundle` does, in this process.
 
     Probabilities have to be finite and sum to 1 for pictures of any size, and be the same in a batch as alone. Where
-    the bundle holds probes (pictures with the answers of the machine that made it), clear answers have to be the same.
+    the bundle holds the answers of the machine that made it (``smoke.json``), they have to be the same here.
     """
     from autodl_ray.models.predictor import Predictor
 
@@ -62,15 +61,17 @@ def smoke(folder: str | Path) -> str | None:
         pictures.append(pictures[0][::-1].copy())
         together = predictor(pictures)
         alone = np.concatenate([predictor([picture]) for picture in pictures])
-        probes = read_probes(folder)
-        again = predictor(probes.images) if probes is not None else None
+        record = Path(folder) / SMOKE_JSON
+        kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+        smoked = None if kept is None else smoke_difference(kept, predictor.variant, predictor)
     except AutoDLError as error:
         return error.what + (f" ({error.seen})" if error.seen else "")
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     fault = _unsound(together, alone, len(predictor.classes))
-    if fault is None and probes is not None and again is not None:
-        fault = _other_answers(probes.probabilities, again)
+    if fault is None and smoked is not None and smoked[0] > smoked[1]:
+        by, most = smoked
+        return f"it answers other than where it was made: probabilities differ by {by:.2g}, {most:g} is accepted"
     return fault
 
 
@@ -81,20 +82,6 @@ def _unsound(together: npt.NDArray[np.float32], alone: npt.NDArray[np.float32], 
         return "its probabilities are not finite or do not sum to 1"
     if np.abs(together - alone).max() > _NEAR:
         return f"a picture's answer depends on its batch, by up to {np.abs(together - alone).max():.2g}"
-    return None
-
-
-def _other_answers(wanted: npt.NDArray[np.float32], seen: npt.NDArray[np.float32]) -> str | None:
-    if wanted.shape != seen.shape:
-        return f"its probes have {wanted.shape[1]} classes, it has {seen.shape[1]}"
-    top = np.sort(wanted, axis=1)
-    clear = top[:, -1] - top[:, -2] > _CLEAR if wanted.shape[1] > 1 else np.ones(len(wanted), bool)
-    other = clear & (wanted.argmax(1) != seen.argmax(1))
-    if other.any():
-        return f"{other.sum()} of {clear.sum()} clear probes get another class than where the bundle was made"
-    difference = float(np.abs(wanted - seen).mean())
-    if difference > _NEAR:
-        return f"its probabilities differ from those where the bundle was made, by {difference:.2g} on average"
     return None
 
 

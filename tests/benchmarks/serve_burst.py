@@ -8,6 +8,7 @@ Goal: up within 10 s, down within 60 s, one change each way (no flapping), no fa
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import threading
@@ -66,7 +67,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ups = [at - began for at, count in counts if count == arguments.replicas and at > began]
     downs = [at - ended for at, count in counts if count <= least and at > ended]
     numbers = [count for at, count in counts if at > began]
-    changes = sum(a != b for a, b in zip(numbers, numbers[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(numbers))
     return {
         "first_answer_s": round(first.ms(0.5) / 1000, 2),
         "up_s": round(min(ups), 1) if ups else None,

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.serve_overload --seconds 60
 
-`at capacity` is the load of as many connections as are let in without a refusal, each asking again as soon as it was
-answered. Goal: 200 and 429 (with Retry-After) only; p99 of the 200 at most twice that at capacity; within 10 s after
+`at capacity` is the load of as many connections as a replica works on at a time (none is refused), each asking again as
+soon as it was answered. Goal: 200 and 429 (with Retry-After) only; p99 of the 200 at most twice that at capacity; within 10 s after
 the overload, half the capacity is answered as fast as before it.
 """
 
@@ -26,7 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of the overload")
     parser.add_argument("--factor", type=float, default=10)
-    parser.add_argument("--connections", type=int, default=32, help="at capacity")
+    parser.add_argument(
+        "--connections", type=int, default=16, help="at capacity: as many as a replica works on at a time"
+    )
     parser.add_argument("--work", type=int, default=60, help="of the model: multiplications of matrices a picture")
     parser.add_argument("--port", type=int, default=8768)
     parser.add_argument("--json", action="store_true")

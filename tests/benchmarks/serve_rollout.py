@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 
 from tests.benchmarks.serve_load import Outcome, open_loop, request
 
@@ -40,13 +39,10 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from autodl_ray.artifacts.probes import Probes
-    from autodl_ray.images import decode_image
     from autodl_ray.serve.service import start, stop
     from autodl_ray.spec import ServeSpec
-    from tests.serve.tiny import make_bundle, picture
+    from tests.serve.tiny import make_bundle
 
-    probes = Probes((decode_image(picture("red")),), np.array([[0.98, 0.02, 0.0]], np.float32))
     with TemporaryDirectory() as folder:
         root = Path(folder)
         count = arguments.replicas
@@ -56,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             return [
                 _case(service, arguments, "good", make_bundle(root / "1", version="good00000000")),
                 _case(service, arguments, "no model", make_bundle(root / "2", version="broken000000", model=b"x")),
-                _case(service, arguments, "wrong", make_bundle(root / "3", version="wrong0000000", probes=probes)),
+                _case(service, arguments, "wrong", make_bundle(root / "3", version="wrong0000000", smoke="wrong")),
             ]
         finally:
             stop()

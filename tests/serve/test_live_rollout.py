@@ -13,12 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 
-from autodl_ray.artifacts.probes import Probes
-from autodl_ray.images import decode_image
 from autodl_ray.runtime.cluster import ClusterInfo
 from autodl_ray.serve.goal import NextVersion
 from autodl_ray.serve.rollout import RolloutRules
@@ -30,8 +27,6 @@ from tests.serve.tiny import make_bundle, picture
 pytestmark = pytest.mark.ray
 
 RULES = RolloutRules(min_requests=15, min_seconds=0.5)
-RED = Probes((decode_image(picture("red")),), np.array([[0.0, 0.02, 0.98]], np.float32))
-WRONG = Probes((decode_image(picture("red")),), np.array([[0.98, 0.02, 0.0]], np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +82,7 @@ def roll_out(service: Service, folder: Path, name: str, **options: float) -> Non
 
 
 def test_a_good_version_takes_over_and_nobody_notices(service: Service, tmp_path: Path) -> None:
-    good = make_bundle(tmp_path, version="good00000000", probes=RED)
+    good = make_bundle(tmp_path, version="good00000000", smoke="right")
     with load(service) as seen:
         roll_out(service, good, "good")
         until(lambda: stages(service) == {("good", "took over")})
@@ -99,9 +94,12 @@ def test_a_good_version_takes_over_and_nobody_notices(service: Service, tmp_path
 
 def test_versions_that_do_not_load_or_fail_their_probes_never_answer(service: Service, tmp_path: Path) -> None:
     broken = make_bundle(tmp_path / "a", version="broken000000", model=b"this is no model")
-    wrong = make_bundle(tmp_path / "b", version="wrong0000000", probes=WRONG)
+    wrong = make_bundle(tmp_path / "b", version="wrong0000000", smoke="wrong")
     with load(service) as seen:
-        for folder, name, reason in ((broken, "broken", "cannot be loaded"), (wrong, "wrong", "clear probes")):
+        for folder, name, reason in (
+            (broken, "broken", "cannot be loaded"),
+            (wrong, "wrong", "other than where it was made"),
+        ):
             roll_out(service, folder, name)
             until(lambda name=name: stages(service) == {(name, "rolled back")})  # type: ignore[misc]
             told = httpx.get(f"{service.url}/v1/rollouts", trust_env=False).json()["models"]["colours"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,8 @@ from PIL import Image
 
 from autodl_ray.artifacts import Store
 from autodl_ray.artifacts.bundle import BUNDLE_JSON, BundleInfo, Int8Record, PreprocessInfo
-from autodl_ray.artifacts.probes import Probes, write_probes
+from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
+from autodl_ray.models.predictor import open_session
 
 CLASSES = ("blue", "green", "red")
 COLOURS = {"red": (220, 30, 20), "green": (20, 200, 40), "blue": (30, 40, 230)}
@@ -62,7 +66,7 @@ def make_bundle(
     settings: dict[str, Any] | None = None,
     version: str = "0123456789ab",
     model: bytes | None = None,
-    probes: Probes | None = None,
+    smoke: Literal["right", "wrong"] | None = None,
     classes: tuple[str, ...] = CLASSES,
 ) -> Path:
     """Write a whole bundle below ``root`` and return its folder; ``model`` stands in for the tiny one."""
@@ -88,10 +92,18 @@ def make_bundle(
             write_model(writer.path / "model.onnx", work=work)
         else:
             (writer.path / "model.onnx").write_bytes(model)
-        if probes is not None:
-            write_probes(writer.path, probes)
+        if smoke is not None:
+            document = smoke_document({"fp32": partial(_run, writer.path / "model.onnx")})
+            if smoke == "wrong":
+                document["probabilities"]["fp32"].reverse()
+            (writer.path / SMOKE_JSON).write_text(json.dumps(document), encoding="utf-8")
         (writer.path / BUNDLE_JSON).write_text(info.to_json(), encoding="utf-8")
     return Path(store.root) / name / "bundle"
+
+
+def _run(model: Path, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    session = open_session(model, num_threads=1)
+    return np.concatenate([session.run(["probabilities"], {"image": image[None]})[0] for image in images])
 
 
 def picture(
