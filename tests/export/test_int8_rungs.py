@@ -20,7 +20,7 @@ from autodl_ray.export.int8.judge import Judge
 from autodl_ray.export.int8.layers import alone, layers_of, linear_share, named, rounded_weight, weights_by_name
 from autodl_ray.export.int8.linear import dynamic_core, weights_core
 from autodl_ray.export.int8.qat import rounded_tensors, train_rounded
-from autodl_ray.export.int8.quantize import quantize_core
+from autodl_ray.export.int8.quantize import quantize_core, with_short_names
 from autodl_ray.export.int8.rungs import climb
 from autodl_ray.export.int8.sensitivity import divergence, sensitivities
 from autodl_ray.export.int8.torch_graph import GraphNetwork, UnknownOperator
@@ -123,6 +123,13 @@ def test_the_layer_that_suffers_is_found(uneven: onnx.ModelProto, batches: list[
     found = sensitivities(uneven, spans, batches)
     assert max(found, key=lambda name: found[name]) == victim.name
     assert divergence(logits(uneven, batches), logits(alone(uneven, victim, spans), batches)) == found[victim.name]
+
+
+def test_short_names_change_nothing_but_the_size(uneven: onnx.ModelProto, batches: list[np.ndarray]) -> None:
+    whole = quantize_core(uneven, ranges(observe(uneven, batches), "minmax"), batches[0][:1])
+    short = with_short_names(whole)
+    assert len(short.SerializeToString()) < 0.8 * len(whole.SerializeToString())
+    np.testing.assert_array_equal(logits(short, batches), logits(whole, batches))
 
 
 def test_a_layer_in_float_stays_in_float_in_onnxruntime(uneven: onnx.ModelProto, batches: list[np.ndarray]) -> None:

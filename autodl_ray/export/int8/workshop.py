@@ -13,7 +13,7 @@ import onnx
 from autodl_ray.artifacts import TrainSamples
 from autodl_ray.export.graph import INPUT, PIXELS, preprocess_model, with_preprocess
 from autodl_ray.export.int8.calibration import ActivationSample, CalibrationMethod, Range, observe, ranges
-from autodl_ray.export.int8.quantize import quantize_core
+from autodl_ray.export.int8.quantize import quantize_core, with_short_names
 from autodl_ray.export.pictures import decoded
 from autodl_ray.images import Preprocess
 from autodl_ray.models.predictor import open_session
@@ -86,8 +86,8 @@ class Workshop:
         return quantize_core(core, spans, self._kept[0][:1], in_float=in_float)
 
     def whole(self, core: onnx.ModelProto) -> bytes:
-        """Put preprocessing before and softmax behind a core."""
-        return bytes(with_preprocess(core, self.preprocess, self.num_classes).SerializeToString())
+        """Put preprocessing before and softmax behind a core, whose names become short."""
+        return bytes(with_preprocess(with_short_names(core), self.preprocess, self.num_classes).SerializeToString())
 
     def ids(self) -> str:
         """Return the first 16 hex of the sha256 over the ids of the calibration pictures."""
