@@ -71,7 +71,9 @@ def unpacked(path: str | Path) -> Path:
         raise BundleError("The archive cannot be read.", seen=f"{source}: {error.strerror}") from error
     target = _private_folder() / digest
     if (target / MANIFEST).is_file():
-        return target
+        if _is_whole(target):
+            return target
+        shutil.rmtree(target, ignore_errors=True)  # a cleaner of temporary folders took some of its files
     staging = target.with_name(f".{digest}.{uuid.uuid4().hex[:8]}")
     staging.mkdir(mode=0o700)
     try:
@@ -87,6 +89,14 @@ def unpacked(path: str | Path) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = read_manifest((folder / MANIFEST).read_text(encoding="utf-8"), str(folder))
+        return all((folder / name).stat().st_size == record.bytes for name, record in manifest.files.items())
+    except (OSError, UnicodeDecodeError, BundleError):
+        return False
 
 
 def _extract(archive: zipfile.ZipFile, folder: Path, source: Path) -> None:

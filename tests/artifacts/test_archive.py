@@ -186,3 +186,10 @@ def test_a_taken_temporary_folder_is_not_used(zipped: Path) -> None:
     found = unpacked(zipped)
     assert taken not in found.parents
     assert stat.S_IMODE(found.parent.stat().st_mode) == 0o700
+
+
+def test_what_a_cleaner_took_is_unpacked_again(zipped: Path) -> None:
+    found = unpacked(zipped)
+    (found / "model.onnx").unlink()
+    assert unpacked(zipped) == found
+    open_bundle(zipped)
