@@ -282,6 +282,7 @@ def _open_door(spec: ServeSpec, cluster: ClusterInfo, tls: Tls | None) -> Door:
         Limits(body_bytes=int(spec.max_body_mb * 1e6)),
         max_queued=spec.max_queued_requests,
         max_wait_s=spec.max_wait_s,
+        answer_s=spec.request_timeout_s,
         ssl=None if tls is None else tls.context(),
     )
     door = Door(folder / f"door-{os.getpid()}.sock", settings, wake=wake)

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-
 from tests.benchmarks.serve_load import Outcome, open_loop, request
 
 __all__: list[str] = []
