@@ -73,8 +73,9 @@ def _case(service: Any, arguments: argparse.Namespace, name: str, bundle: Path) 
     thread.start()
     time.sleep(2)
     began = time.monotonic()
-    service.roll_out("colours", NextVersion(bundle=str(bundle), rollout=f"{name}-{began}", share=0.2, rules=rules))
-    stages = _decided(service, until=began + arguments.seconds)
+    identity = f"{name}-{began:.0f}"
+    service.roll_out("colours", NextVersion(bundle=str(bundle), rollout=identity, share=0.2, rules=rules))
+    stages = _decided(service, identity, until=began + arguments.seconds)
     seconds = time.monotonic() - began
     thread.join()
     (outcome,) = outcomes
@@ -90,10 +91,10 @@ def _case(service: Any, arguments: argparse.Namespace, name: str, bundle: Path) 
     }
 
 
-def _decided(service: Any, *, until: float) -> set[str]:
+def _decided(service: Any, identity: str, *, until: float) -> set[str]:
     while time.monotonic() < until:
         states = [s["models"]["colours"]["next"] for s in service.status()["states"].values() if s]
-        stages = {"" if s is None else s["stage"] for s in states}
+        stages = {"" if s is None or s["rollout"] != identity else s["stage"] for s in states}
         if stages <= {"took over", "rolled back"} and len(stages) == 1 and states:
             return stages
         time.sleep(0.2)
