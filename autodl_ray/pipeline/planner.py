@@ -108,7 +108,7 @@ class Action:
 
 
 def int8_seconds(o: Observation) -> float:
-    """Estimate how long it takes to calibrate INT8, to judge three methods on validation, and to time the best."""
+    """Estimate how long it takes to calibrate INT8, to judge four methods on validation, and to time the best."""
     return 6.0 + (3 * o.calibration + 5 * o.num_val) / o.infer_per_s
 
 
