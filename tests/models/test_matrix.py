@@ -28,4 +28,6 @@ def test_the_small_networks_come_out_as_the_table_says() -> None:
     fresh, kept = make_matrix(SMALL)["models"], read_matrix()
     for name in SMALL:
         for form, cell in fresh[name]["cells"].items():
-            assert (cell["made"], cell["how"]) == (kept[name][form].made, kept[name][form].how), f"{name}: {AGAIN}"
+            assert cell["made"] == kept[name][form].made, f"{name} as {form}: {AGAIN}"
+            if form != "int8":  # how small it gets is a matter of what was chosen by speed on this machine
+                assert cell["how"] == kept[name][form].how, f"{name} as {form}: {AGAIN}"
