@@ -2,7 +2,9 @@
 
 A request goes to the replica with the largest share of free places. When all places are taken it waits in one queue
 for all replicas, so that none of them is idle while another has a queue. It is refused (429) when the queue is full
-or when, by Little's law (wait = waiting * time of one answer / places), its turn would come too late.
+or when, by Little's law (wait = waiting * time of one answer / places), its turn would come too late: it may wait as
+long as an answer takes (0.1 s at least), so that the answer comes within twice the usual time, and never longer than
+``max_wait_s``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 __all__ = ["Balance", "Room", "Ticket"]
 
 _MEMORY = 0.05  # weight of the newest answer in the running mean
+_SHORT_S = 0.1
 
 
 @dataclass
@@ -92,7 +95,8 @@ class Balance:
             return None
         wait = self.expected_wait_s()
         full = 0 <= self._max_queued <= len(self.waiting)
-        if full or (self.waiting and wait > self._max_wait_s):
+        most = min(self._max_wait_s, max(_SHORT_S, self._mean_s))
+        if full or (self.waiting and wait > most):
             self.refused += 1
             return max(1.0, math.ceil(wait))
         ticket.sent_at = now
