@@ -3,8 +3,8 @@
     python -m tests.benchmarks.serve_overload --seconds 60
 
 `at capacity` is the load of as many connections as a replica works on at a time (none is refused), each asking again
-as soon as it was answered. Goal: 200 and 429 (with Retry-After) only; p99 of the 200 at most twice that at capacity; within
-10 s after the overload, half the capacity is answered as fast as before it.
+as soon as it was answered. Goal: 200 and 429 (with Retry-After) only; p99 of the 200 at most twice that at capacity;
+within 10 s after the overload, half the capacity is answered as fast as before it.
 """
 
 from __future__ import annotations
