@@ -107,7 +107,8 @@ class Int8Conditions(_Record):
         batch: Pictures a call while measuring speed.
         threads: onnxruntime threads while measuring speed.
         seconds: What the whole INT8 step took.
-        rung: How the chosen INT8 model was made: ``static``, ``equalised``, ``mixed``, ``qat``, ``dynamic``, ``weights``.
+        rung: How the chosen INT8 model was made: ``static``, ``equalised``, ``mixed``, ``qat``, ``dynamic`` or
+            ``weights``.
         tried: Every way that was tried, in order, with what it lost.
         float_layers: Layers that stayed in float because they are the most sensitive.
         lost_low: Lower end of the 95 % interval of the accuracy lost, as a share.

@@ -26,7 +26,7 @@ class ExportSpec(Section):
         "auto", description="auto: a short training with the rounding in place where INT8 loses too much otherwise"
     )
     target: Literal["any", "edge"] = Field(
-        "any", description="edge: judged on one thread, one picture a call, and the default is what suits a small machine"
+        "any", description="edge: judged on one thread, one picture a call, as suits a small machine"
     )
     max_drop: float = Field(0.005, ge=0, le=0.2, description="largest accepted loss of validation accuracy")
     min_speedup: float = Field(1.0, gt=0, description="least speed against FP32 on this machine")
