@@ -51,6 +51,13 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS instead of HTTP.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate (PEM).")] = None,
     access_log: Annotated[Path | None, typer.Option(help="File that gets one JSON line a request.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Folder that gets some requests with their answers, as class folders.")
+    ] = None,
+    record_share: Annotated[
+        float | None, typer.Option(help="Of the requests that --record keeps.  [default: 0.01]")
+    ] = None,
+    record_max_mb: Annotated[float | None, typer.Option(help="Size at which --record ends.  [default: 500]")] = None,
     rate_limit: Annotated[float | None, typer.Option(help="Requests a second of one key at one replica.")] = None,
     cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; repeat it.")] = None,
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public addresses.")] = False,
@@ -79,6 +86,8 @@ def serve(
         "num_threads": num_threads,
         "latency_target_ms": None if latency_target is None else _milliseconds(latency_target),
         "rate_limit_per_s": rate_limit,
+        "record_share": record_share,
+        "record_max_mb": record_max_mb,
         "cors_origins": tuple(cors_origin) if cors_origin else None,
         "allow_urls": allow_urls or None,
     }
@@ -95,7 +104,16 @@ def serve(
         console.print(f"  starting {plan} …")
 
     try:
-        service = start(bundles, spec, api_key=key, keys_file=keys_file, access_log=access_log, tls=tls, say=say)
+        service = start(
+            bundles,
+            spec,
+            api_key=key,
+            keys_file=keys_file,
+            access_log=access_log,
+            record=record,
+            tls=tls,
+            say=say,
+        )
     except KeyboardInterrupt as error:
         raise RunInterrupted("Stopped before the service was ready.") from error
     except InputError:  # explained by itself: the log adds nothing
@@ -103,6 +121,9 @@ def serve(
         raise
     signals.ready = True
     _print(service, console, with_key=key is not None or keys_file is not None)
+    if record is not None:
+        console.print(f"  recording {spec.record_share:.3g} of the requests, up to {spec.record_max_mb:g} MB")
+        console.print(f"  look at them: autodl data check {record / service.bundles[0].name}")
     while not signals.stop.wait(1.0):
         pass
     console.print("  stopping …")

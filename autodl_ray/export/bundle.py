@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodl_ray.artifacts import Artifact, ValSamples
+from autodl_ray.artifacts import Artifact, TrainSamples, ValSamples
 from autodl_ray.artifacts.bundle import BUNDLE_JSON, WEIGHTS_FILE, BundleInfo, FormatRecord, Variant, open_bundle
+from autodl_ray.artifacts.reference import REFERENCE_JSON
 from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
 from autodl_ray.export.card import CARD, model_card
 from autodl_ray.export.documents import METRICS_JSON, dump, metrics_document
@@ -57,6 +58,7 @@ def write_bundle(
     key: str = "bundle",
     formats: Formats | None = None,
     dataset: Mapping[str, Any] | None = None,
+    train: TrainSamples | None = None,
 ) -> Artifact:
     """Write the bundle of a candidate; an earlier bundle of the run is replaced in one step.
 
@@ -68,6 +70,7 @@ def write_bundle(
         key: Name of the artifact within the run.
         formats: What is made beside ONNX and the weights.
         dataset: Facts of the data set version, for the model card.
+        train: Training split: ``reference.json`` says what some of its pictures look like; None: there is none.
 
     Returns:
         The artifact; a bundle that is there already of the same candidate, report, formats and settings is returned
@@ -103,6 +106,8 @@ def write_bundle(
         info = BundleInfo.model_validate(document)
         (writer.path / BUNDLE_JSON).write_text(info.to_json(), encoding="utf-8")
         _write_documents(writer.path, info, candidate, dataset)
+        if train is not None:
+            _write_reference(writer.path, train, seed=context.seed)
     written = context.store.find(context.key(key))
     assert written is not None
     return written
@@ -158,6 +163,16 @@ def _write_documents(folder: Path, info: BundleInfo, candidate: Artifact, datase
     parity = json.loads((folder / PARITY_JSON).read_text(encoding="utf-8"))
     card = model_card(info, parity=parity, packages=candidate.manifest.packages, speed=speed, dataset=dataset)
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _write_reference(folder: Path, train: TrainSamples, *, seed: int) -> None:
+    """Say what the training looked like, for those who watch what is sent later."""
+    from autodl_ray.export.reference import make_reference
+
+    answers = json.loads((folder / PARITY_JSON).read_text(encoding="utf-8")).get("answers")
+    reference = make_reference(train, answers, seed=seed) if answers else None
+    if reference is not None:
+        (folder / REFERENCE_JSON).write_text(dump(reference.to_json()), encoding="utf-8")
 
 
 def _speed(folder: Path, info: BundleInfo, files: Mapping[Variant, Predictor]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autodl_ray.artifacts import LearningSamples
+from autodl_ray.artifacts.reference import answers_document
 from autodl_ray.errors import StageError
 from autodl_ray.export.graph import INPUT, OUTPUT
 from autodl_ray.export.layers import explain_onnx
@@ -66,6 +67,7 @@ class ParityRecord:
         by_batch: Batch size → ``agreement``, ``max_difference``, ``mean_difference``.
         min_agreement: Least accepted agreement.
         max_accepted: Largest accepted difference.
+        answers: How often the exported file answered each class, and how sure it was; see ``answers_document``.
     """
 
     pictures: int
@@ -78,6 +80,7 @@ class ParityRecord:
     by_batch: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     min_agreement: float = MIN_AGREEMENT
     max_accepted: float = MAX_DIFFERENCE
+    answers: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -129,6 +132,7 @@ def compare(
         scores=score(seen[1][:pictures], labels) if labels is not None else {},
         non_square=non_square,
         by_batch=by_batch,
+        answers=answers_document(seen[1][:pictures]) if labels is not None and pictures else {},
     )
 
 

@@ -38,7 +38,7 @@ def quick_model(run: Run) -> Contender:
     candidate = candidate_of(run, contender, int8=False, quick=True)
     run.speeds["export_s"] = max(time.monotonic() - began, 3.0)
     run.speeds["infer_per_s"] = _speed(candidate, run)
-    export.write_bundle(candidate, report=None, serve=run.spec.serve, context=run.context)
+    export.write_bundle(candidate, report=None, serve=run.spec.serve, context=run.context, train=run.version.train)
     return contender
 
 

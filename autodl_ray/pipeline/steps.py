@@ -152,6 +152,7 @@ def finish(run: Run, action: Action) -> tuple[Artifact, Artifact, Contender]:
         context=run.context,
         formats=export.Formats(tuple(run.spec.export.formats), run.version.val, run.context.budget.deadline),
         dataset=run.version.artifact.meta,
+        train=run.version.train,
     )
     return bundle, report, winner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from autodl_ray.artifacts.bundle import open_bundle
+from autodl_ray.artifacts.reference import REFERENCE_JSON, Reference
 from autodl_ray.errors import AutoDLError, near_names
 from autodl_ray.images import ImageArray
 from autodl_ray.serve.rollout import Seen
@@ -17,6 +20,7 @@ from autodl_ray.serve.rollout import Seen
 __all__ = [
     "Answers",
     "Classifies",
+    "Made",
     "Probabilities",
     "ServedModel",
     "UnknownModelError",
@@ -39,6 +43,10 @@ class Classifies(Protocol):
         ...
 
 
+class Made(list[ImageArray]):
+    """Decoded pictures that nobody sent, such as those of a heatmap: they are answered, and not watched."""
+
+
 class UnknownModelError(LookupError):
     """There is no model of that name, or no such version; the message says what there is."""
 
@@ -55,6 +63,7 @@ class ServedModel:
         predict: The model itself.
         side: Pixels of its input's side; what batches are measured with.
         seen: Its answers in this replica since it is served.
+        reference: What its training looked like; None: its bundle does not say.
     """
 
     name: str
@@ -64,6 +73,7 @@ class ServedModel:
     predict: Classifies
     side: int = 64
     seen: Seen = field(default_factory=Seen)
+    reference: Reference | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return what is told about it: ``model``, ``version``, ``dataset``."""
@@ -150,8 +160,19 @@ def open_models(bundles: Sequence[tuple[str, str | Path]], *, num_threads: int) 
         predictor = Predictor.open(folder, num_threads=num_threads)
         info = predictor.info
         side = info.preprocess.size
-        models.append(ServedModel(name, info.version, info.dataset_id, info.classes, predictor, side))
+        reference = _reference(folder, len(info.classes))
+        models.append(
+            ServedModel(name, info.version, info.dataset_id, info.classes, predictor, side, reference=reference)
+        )
     return models
+
+
+def _reference(folder: str | Path, classes: int) -> Reference | None:
+    artifact, _ = open_bundle(folder, verify=False)
+    if REFERENCE_JSON not in artifact.manifest.files:
+        return None
+    reference = Reference.from_json(json.loads(artifact.file(REFERENCE_JSON).read_text(encoding="utf-8")))
+    return reference if len(reference.classes) == classes else None
 
 
 def reason(error: AutoDLError) -> str:

@@ -18,6 +18,9 @@ from autodl_ray.serve.http.fetch import Fetcher
 from autodl_ray.serve.http.predict import Predict
 from autodl_ray.serve.http.routes import Route, Router
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.record import Recorder
+from autodl_ray.serve.observe.routes import Observed
+from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.v2.handlers import ProtocolV2
 from autodl_ray.spec import ServeSpec
 
@@ -33,6 +36,8 @@ def create_app(
     metrics: Metrics | None = None,
     log: AccessLog | None = None,
     fetcher: Fetcher | None = None,
+    recorder: Recorder | None = None,
+    watch: Watch | None = None,
     own_ids: bool = True,
     more: Sequence[Route] = (),
 ) -> Application:
@@ -46,6 +51,8 @@ def create_app(
         metrics: What ``/metrics`` shows: those that ``behind`` writes into.
         log: Where requests are written down.
         fetcher: Fetches pictures by their address; None: one for public addresses where ``settings`` allows it.
+        recorder: Keeps some of the answers; None: none.
+        watch: What looks at the pictures that ``behind`` answers; None: nobody.
         own_ids: Send the request id back; False where the server in front does (Ray Serve's proxy).
         more: Further routes.
     """
@@ -59,9 +66,10 @@ def create_app(
     for model in behind.listing():
         metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
     parts = (
-        Predict(behind, settings, metrics, fetcher),
-        ProtocolV2(behind, settings, metrics),
-        About(behind, settings, metrics, keys.needed),
+        Predict(behind, settings, metrics, fetcher, recorder),
+        ProtocolV2(behind, settings, metrics, recorder),
+        About(behind, settings, metrics, keys.needed, watch),
+        Observed(behind, watch),
     )
     routes = [route for part in parts for route in part.routes()]
     gate = Gate(keys, Origins(hosts, settings.cors_origins), Rates(settings.rate_limit_per_s))

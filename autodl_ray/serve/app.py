@@ -39,6 +39,8 @@ from autodl_ray.serve.http.answers import Answer, json_answer
 from autodl_ray.serve.http.calls import Call
 from autodl_ray.serve.http.routes import Route
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.record import Recorder
+from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.plan import ReplicaPlan
 from autodl_ray.serve.scaling import policy_config
 from autodl_ray.serve.settings import hash_key, read_api_key
@@ -67,6 +69,7 @@ class Classifier:
         access_log: File that gets a JSON line a request, or None.
         metrics_folder: Where the replicas of this machine add up what ``/metrics`` shows, or None.
         door: Unix socket of the service's own door, on one machine; None: Ray's proxies ask.
+        record: Folder that gets some of the requests with their answers, or None.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Classifier:
         access_log: str | None = None,
         metrics_folder: str | None = None,
         door: str | None = None,
+        record: str | None = None,
     ) -> None:
         if local:
             _keep_on_loopback()
@@ -90,11 +94,14 @@ class Classifier:
         self._keys = KeyRing(None if keys_file is None else Path(keys_file), sha256=key_hash)
         self._log = None if access_log is None else AccessLog(Path(access_log))
         self._metrics = Metrics(None if metrics_folder is None else Path(metrics_folder))
+        self._recorder = _recorder(record, self._settings, self._metrics)
+        self._watch = _watch(self._settings, metrics_folder)
         self._engine = Engine(
             open_models(bundles, num_threads=1),
             num_threads=num_threads,
             max_pixels=self._settings.max_pixels,
             metrics=self._metrics,
+            watch=self._watch,
         )
         self._engine.warm_up()
         target_ms = self._settings.latency_target_ms
@@ -155,6 +162,8 @@ class Classifier:
             self._link.close(drain_s=_DRAIN_S - 1)  # type: ignore[union-attr]
         if hasattr(self, "_engine"):
             self._engine.close()
+        if getattr(self, "_recorder", None) is not None:
+            self._recorder.close()  # type: ignore[union-attr]
 
     async def _rollouts(self, call: Call) -> Answer:
         """Say what is served and how each rollout stands, as this replica knows it."""
@@ -168,9 +177,24 @@ class Classifier:
             hosts=self._hosts,
             metrics=self._metrics,
             log=self._log,
+            recorder=self._recorder,
+            watch=self._watch,
             own_ids=False,  # door and proxy send the id back
             more=(Route("GET", "/v1/rollouts", self._rollouts, "admin"),),
         )
+
+
+def _recorder(folder: str | None, settings: ServeSpec, metrics: Metrics) -> Recorder | None:
+    if folder is None:
+        return None
+    most = int(settings.record_max_mb * 1e6)
+    return Recorder(Path(folder), share=settings.record_share, max_bytes=most, metrics=metrics)
+
+
+def _watch(settings: ServeSpec, metrics_folder: str | None) -> Watch | None:
+    if not settings.drift_window:
+        return None
+    return Watch(settings.drift_window, None if metrics_folder is None else Path(metrics_folder) / "drift")
 
 
 def _open_warm(name: str, folder: str) -> ServedModel:
@@ -192,6 +216,7 @@ def application(
     access_log: str | None = None,
     metrics_folder: str | None = None,
     door: Path | None = None,
+    record: str | None = None,
 ) -> Application:
     """Bind the deployment for these models and settings.
 
@@ -206,6 +231,7 @@ def application(
         access_log: File on every node that gets a JSON line a request, or None.
         metrics_folder: Folder on every node where its replicas add up what ``/metrics`` shows, or None.
         door: Unix socket of the service's own door; None: Ray's proxies ask.
+        record: Folder on every node that gets some of the requests with their answers, or None.
     """
     options = {
         "name": "Classifier",
@@ -230,6 +256,7 @@ def application(
         access_log=access_log,
         metrics_folder=metrics_folder,
         door=None if door is None else str(door),
+        record=record,
     )
 
 
@@ -276,6 +303,7 @@ class BuildArgs(BaseModel):
     keys_file: str | None = Field(None, description="file of API keys on every node, by autodl keys create")
     access_log: str | None = Field(None, description="file on every node that gets a JSON line a request")
     metrics_folder: str | None = Field(None, description="folder on every node where replicas add up /metrics")
+    record: str | None = Field(None, description="folder on every node that gets some of the requests with answers")
     hosts: tuple[str, ...] | None = Field(None, description="host names it may be asked under; null: any")
 
 
@@ -310,6 +338,7 @@ def build(args: dict[str, Any]) -> Application:
         keys_file=wanted.keys_file,
         access_log=wanted.access_log,
         metrics_folder=wanted.metrics_folder,
+        record=wanted.record,
     )
 
 

@@ -15,6 +15,7 @@ from autodl_ray.images import MAX_PIXELS, ImageArray, decode_image
 from autodl_ray.serve.answers import (
     Answers,
     Classifies,
+    Made,
     Probabilities,
     ServedModel,
     UnknownModelError,
@@ -24,6 +25,7 @@ from autodl_ray.serve.answers import (
 )
 from autodl_ray.serve.batching import Batching, Lane, Lanes, choose_batching, measure_batches
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.rollout import Seen, takes_new
 from autodl_ray.tasks.classification import top_k
 
@@ -73,6 +75,7 @@ class Engine:
         num_threads: Threads that decode and infer; each call takes one.
         max_pixels: Pictures with more are refused before they are decoded.
         metrics: Where times and batches are entered.
+        watch: What looks at some of the answered pictures; None: nobody.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Engine:
         num_threads: int = 1,
         max_pixels: int = MAX_PIXELS,
         metrics: Metrics | None = None,
+        watch: Watch | None = None,
     ) -> None:
         firsts: dict[str, ServedModel] = {}
         for model in models:
@@ -90,6 +94,7 @@ class Engine:
         self.next: dict[str, NextModel] = {}
         self.max_pixels = max_pixels
         self.metrics = metrics or Metrics()
+        self.watch = watch
         self._pinned = tuple(model for model in models if firsts[model.name] is not model)
         self._default = models[0].name
         self._under_way, self._recent = 0, Seen()
@@ -314,6 +319,8 @@ class Engine:
         self.metrics.observe("autodl_stage_seconds", decoded - start, ("decode", *labels))
         self.metrics.observe("autodl_stage_seconds", time.perf_counter() - decoded, ("infer", *labels))
         self.metrics.observe("autodl_batch_pictures", len(pictures), labels)
+        if self.watch is not None and not any(isinstance(item, Made) for item, _ in items):
+            self.watch.look(model, pictures[0], answer[0], seconds=time.perf_counter() - start)
         return [answer[r] if isinstance(r, slice) else r for r in results]
 
 

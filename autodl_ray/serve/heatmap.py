@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from autodl_ray.images import ImageArray, decode_image
-from autodl_ray.serve.answers import Answers, ServedModel
+from autodl_ray.serve.answers import Answers, Made, ServedModel
 
 __all__ = ["CELLS", "heatmap", "hidden_rows"]
 
@@ -39,11 +39,11 @@ async def heatmap(behind: Answers, model: ServedModel, data: bytes, position: in
         DatasetError: The bytes are no usable picture.
     """
     image = await behind.run(lambda: _small(decode_image(data, max_pixels=behind.max_pixels)))
-    whole = (await behind.probabilities(model, [image]))[0, position]
+    whole = (await behind.probabilities(model, Made([image])))[0, position]
     cells = []
     for row in range(CELLS):  # row by row: others get their turn in between
         hidden = await behind.run(hidden_rows, image, row)
-        falls = whole - (await behind.probabilities(model, hidden))[:, position]
+        falls = whole - (await behind.probabilities(model, Made(hidden)))[:, position]
         cells.append([round(float(fall), 5) for fall in falls])
     return {"method": "occlusion", "class": model.classes[position], "cells": cells}
 

@@ -50,6 +50,17 @@ SERIES: Mapping[str, Series] = {
     ),
     "autodl_batch_pictures": Series("histogram", "Pictures in one call of a model.", ("model", "version"), _PICTURES),
     "autodl_queue_pictures": Series("gauge", "Pictures that wait for a thread."),
+    "autodl_recorded_total": Series(
+        "counter", "Sampled answers, by what came of them.", ("outcome", "model", "version")
+    ),
+    "autodl_drift_pictures": Series("gauge", "Pictures that are held against the training.", ("model", "version")),
+    "autodl_drift_distance": Series(
+        "gauge",
+        "Distance from the training: PSI; of classes Jensen-Shannon divergence.",
+        ("statistic", "model", "version"),
+    ),
+    "autodl_drift_limit": Series("gauge", "Distance from which it is drift.", ("statistic", "model", "version")),
+    "autodl_drifting": Series("gauge", "1 when a distance is at its limit or above.", ("model", "version")),
     "autodl_model_info": Series("gauge", "Models that are served, 1 per replica.", ("model", "version", "dataset")),
 }
 """Every series by its name."""
@@ -134,9 +145,11 @@ class Metrics:
                     whole.add(_read(file), gauges=_lives(int(file.stem)))
         return whole
 
-    def text(self) -> str:
-        """Return the values in Prometheus' text format 0.0.4."""
+    def text(self, more: Snapshot | None = None) -> str:
+        """Return the values, and ``more`` that hold for all replicas, in Prometheus' text format 0.0.4."""
         whole = self.snapshot()
+        if more is not None:
+            whole.add(more)
         lines: list[str] = []
         for name, series in SERIES.items():
             lines += [f"# HELP {name} {series.help}", f"# TYPE {name} {series.kind}"]

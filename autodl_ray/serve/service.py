@@ -23,6 +23,7 @@ from autodl_ray.serve.door.door import Door, DoorSettings
 from autodl_ray.serve.door.http import Limits
 from autodl_ray.serve.first_answer import Address, await_answer
 from autodl_ray.serve.goal import Goal, NextVersion, parse_goal
+from autodl_ray.serve.observe.record import check_folder
 from autodl_ray.serve.plan import ReplicaPlan, plan_replicas
 from autodl_ray.serve.proxy import TIMEOUT_VARIABLE
 from autodl_ray.serve.settings import SERVE_ENVIRONMENT, hash_key
@@ -106,6 +107,7 @@ def start(
     api_key: str | None = None,
     keys_file: Path | None = None,
     access_log: Path | None = None,
+    record: Path | None = None,
     tls: Tls | None = None,
     num_cpus: int | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -118,13 +120,15 @@ def start(
         api_key: Asked for as a bearer token; needed when ``spec.host`` is not loopback.
         keys_file: Keys that open it too, made by ``autodl keys create``.
         access_log: File that gets a JSON line a request.
+        record: Folder that gets some of the requests with their answers.
         tls: Certificate and key; None: plain HTTP.
         num_cpus: CPUs of a local Ray; None: those of the machine.
         say: Told the plan in one line, before the replicas start.
 
     Raises:
         BundleError: A bundle is damaged or is none; before Ray starts.
-        InputError: A host that others can reach, without an API key; before Ray starts.
+        InputError: A host that others can reach, without an API key, or a folder for requests that cannot be written;
+            before Ray starts.
         ResourceError: The port is in use, or the replicas do not fit.
         StageError: The replicas did not start.
     """
@@ -135,6 +139,8 @@ def start(
     key_hash = None if api_key is None else hash_key(api_key)
     _check_host(spec.host, with_key=api_key is not None or keys_file is not None)
     check_port(spec.host, spec.port)
+    if record is not None:
+        check_folder(record)
     _prepare_environment(spec.host)
     ours = not _ray_runs()
     cluster = ensure_ray(num_cpus=num_cpus, num_gpus=0, log_to_driver=False)
@@ -157,6 +163,7 @@ def start(
             access_log=None if access_log is None else str(access_log.resolve()),
             metrics_folder=None if cluster.folder is None else str(cluster.folder / "metrics"),
             door=None if door is None else door.socket,
+            record=None if record is None else str(record.resolve()),
         )
         _deploy(target)
         address = Address(spec.host, spec.port, tls=tls is not None)

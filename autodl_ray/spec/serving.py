@@ -35,6 +35,11 @@ class ServeSpec(Section):
     rate_limit_per_s: float | None = Field(
         None, gt=0, description="requests a second of one API key at one replica, twice as many at once; null: no limit"
     )
+    record_share: float = Field(0.01, ge=0, le=1, description="of the requests that --record keeps, by their id")
+    record_max_mb: float = Field(500, gt=0, description="of all recorded files; then nothing more is kept")
+    drift_window: int = Field(
+        1000, ge=0, le=100_000, description="pictures of a replica that are held against the training; 0: none"
+    )
     allow_urls: bool = Field(False, description="fetch pictures from public web addresses that a request names")
     cors_origins: tuple[str, ...] = Field((), description="origins whose pages may ask, e.g. https://shop.example")
 

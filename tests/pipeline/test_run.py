@@ -63,7 +63,7 @@ def test_a_run_ends_with_everything_that_is_promised(unbroken: tuple[Path, dict[
     run = store / "digits"
     bundle = {p.name for p in (run / "bundle").iterdir()}
     models = {"model.onnx", "model.safetensors"}
-    texts = {"bundle", "labels", "manifest", "metrics", "parity", "preprocess", "smoke", "speed"}
+    texts = {"bundle", "labels", "manifest", "metrics", "parity", "preprocess", "reference", "smoke", "speed"}
     assert bundle == models | {f"{name}.json" for name in texts} | {"MODEL_CARD.md"}
     assert (run / "train_batch.png").read_bytes().startswith(b"\x89PNG")
     report = {p.name for p in (run / "report").iterdir()}

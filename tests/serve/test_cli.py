@@ -64,7 +64,7 @@ def test_it_starts_answers_and_leaves_nothing_at_ctrl_c(bundle: Path, tmp_path: 
     key_file.write_text("s3cret")
     port = free_port()
     command = [*AUTODL, str(bundle), "--port", str(port), "--num-replicas", "1", "--json"]
-    command += ["--api-key-file", str(key_file)]
+    command += ["--api-key-file", str(key_file), "--record", str(tmp_path / "kept"), "--record-share", "1"]
     with tempfile.TemporaryDirectory(prefix="adl") as temporary:  # short: Ray's sockets lie below it
         environment = {**os.environ, "TMPDIR": temporary}
         pipe = subprocess.PIPE
@@ -81,6 +81,8 @@ def test_it_starts_answers_and_leaves_nothing_at_ctrl_c(bundle: Path, tmp_path: 
         _, alive = psutil.wait_procs(children, timeout=5)
         assert alive == []
         assert os.listdir(temporary) == []
+    (kept,) = (tmp_path / "kept" / "colours" / "blue").iterdir()
+    assert kept.read_bytes() == picture("blue")
 
 
 def check_service(process: subprocess.Popen[str], port: int) -> list[psutil.Process]:

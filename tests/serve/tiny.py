@@ -16,6 +16,7 @@ from PIL import Image
 
 from autodl_ray.artifacts import Store
 from autodl_ray.artifacts.bundle import BUNDLE_JSON, BundleInfo, Int8Record, PreprocessInfo
+from autodl_ray.artifacts.reference import REFERENCE_JSON, Reference
 from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
 from autodl_ray.models.predictor import open_session
 
@@ -68,6 +69,7 @@ def make_bundle(
     model: bytes | None = None,
     smoke: Literal["right", "wrong"] | None = None,
     classes: tuple[str, ...] = CLASSES,
+    reference: Reference | None = None,
 ) -> Path:
     """Write a whole bundle below ``root`` and return its folder; ``model`` stands in for the tiny one."""
     info = BundleInfo(
@@ -97,6 +99,8 @@ def make_bundle(
             if smoke == "wrong":
                 document["probabilities"]["fp32"].reverse()
             (writer.path / SMOKE_JSON).write_text(json.dumps(document), encoding="utf-8")
+        if reference is not None:
+            (writer.path / REFERENCE_JSON).write_text(json.dumps(reference.to_json()), encoding="utf-8")
         (writer.path / BUNDLE_JSON).write_text(info.to_json(), encoding="utf-8")
     return Path(store.root) / name / "bundle"
 

@@ -13,6 +13,7 @@ from autodl_ray.serve.http.answers import Answer, Header, json_answer
 from autodl_ray.serve.http.calls import Call
 from autodl_ray.serve.http.routes import Route
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.page.docs import docs_page
 from autodl_ray.serve.page.openapi import openapi
 from autodl_ray.spec import ServeSpec
@@ -29,12 +30,14 @@ class About:
         settings: Caps that are told.
         metrics: What is counted.
         with_key: Whether an API key is asked for.
+        watch: Whose distances are among the metrics.
     """
 
     behind: Answers
     settings: ServeSpec
     metrics: Metrics
     with_key: bool
+    watch: Watch | None = None
 
     def routes(self) -> list[Route]:
         """Return the routes; the pages themselves tell nothing and need no key."""
@@ -76,8 +79,11 @@ class About:
         """Return the series of all replicas of this machine."""
         for model in self.behind.listing():  # versions come while the service runs
             self.metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
-        text = await self.behind.run(self.metrics.text)
+        text = await self.behind.run(self._text)
         return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _text(self) -> str:
+        return self.metrics.text(None if self.watch is None else self.watch.gauges(self.behind.listing()))
 
 
 def _described(model: ServedModel) -> dict[str, object]:

@@ -19,6 +19,7 @@ from autodl_ray.serve.http.fetch import Fetcher
 from autodl_ray.serve.http.pictures import Picture, Pictures, read_pictures
 from autodl_ray.serve.http.routes import Route
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.record import Recorder
 from autodl_ray.spec import ServeSpec
 from autodl_ray.tasks.classification import top_k
 
@@ -36,12 +37,14 @@ class Predict:
         settings: Caps.
         metrics: Where pictures are counted.
         fetcher: For addresses; None: they are refused.
+        recorder: Keeps some of the answers; None: none.
     """
 
     behind: Answers
     settings: ServeSpec
     metrics: Metrics
     fetcher: Fetcher | None
+    recorder: Recorder | None = None
     _one_heatmap: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     def routes(self) -> list[Route]:
@@ -63,14 +66,14 @@ class Predict:
         if pictures.shape in ("many", "instances"):
             if with_map:
                 raise Refusal(400, "A heatmap is made for one picture a request.")
-            results = await asyncio.gather(*(self._one_of_many(model, item, k) for item in pictures.items))
+            results = await asyncio.gather(*(self._one_of_many(call, model, item, k) for item in pictures.items))
             found: dict[str, Any] = {"results" if pictures.shape == "many" else "predictions": results}
         else:
-            found = await self._one(model, pictures.items[0], k, with_map)
+            found = await self._one(call, model, pictures.items[0], k, with_map)
         milliseconds = round((time.perf_counter() - started) * 1000, 2)
         return json_answer({**model.facts(), **found, "ms": milliseconds})
 
-    async def _one(self, model: ServedModel, picture: Picture, k: int, with_map: bool) -> dict[str, Any]:
+    async def _one(self, call: Call, model: ServedModel, picture: Picture, k: int, with_map: bool) -> dict[str, Any]:
         if picture.fault is not None:
             self._count(model, "refused")
             raise Refusal(400, picture.fault)
@@ -80,6 +83,8 @@ class Predict:
             self._count(model, "refused")
             raise
         self._count(model, "answered")
+        if self.recorder is not None:
+            self.recorder.offer(call.id, model, picture.data, scores)
         answer: dict[str, Any] = {} if picture.filename is None else {"filename": picture.filename}
         answer["predictions"] = top_k(scores, model.classes, k)
         if with_map:
@@ -87,10 +92,10 @@ class Predict:
                 answer["heatmap"] = await heatmap(self.behind, model, picture.data, int(np.argmax(scores)))
         return answer
 
-    async def _one_of_many(self, model: ServedModel, picture: Picture, k: int) -> dict[str, Any]:
+    async def _one_of_many(self, call: Call, model: ServedModel, picture: Picture, k: int) -> dict[str, Any]:
         named: dict[str, Any] = {} if picture.filename is None else {"filename": picture.filename}
         try:
-            return {**named, **await self._one(model, picture, k, False)}
+            return {**named, **await self._one(call, model, picture, k, False)}
         except Refusal as refusal:
             return {**named, "error": refusal.message, "status": refusal.status}
         except DatasetError as error:

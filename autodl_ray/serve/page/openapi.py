@@ -20,6 +20,14 @@ _ERRORS = {
     "413": ("The request is too large.", "The request is too large. At most 20 MB are accepted."),
     "429": ("Too busy, or the key's rate is used up: see Retry-After.", "The service is busy. …"),
 }
+_DRIFT: Json = {
+    "verdict": "drifting",
+    "drifting": ["brightness"],
+    "seen": 1000,
+    "window": 1000,
+    "statistics": {"brightness": {"psi": 1.31, "limit": 0.277, "verdict": "drifting"}},
+    "classes": {"jensen_shannon": 0.004, "limit": 0.05, "verdict": "stable"},
+}
 _B64 = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 
 
@@ -122,6 +130,9 @@ def _about(first: ServedModel, facts: Json) -> Json:
     return {
         "/v1/models": {"get": _get("List the models and their versions", models)},
         "/v1/models/{name}": {"get": _get("Describe one model", entry, first)},
+        "/v1/models/{name}/drift": {
+            "get": _get("How far its last pictures are from its training (scope admin)", _DRIFT | facts, first)
+        },
         "/metrics": {
             "get": {
                 "summary": "Counters and histograms for Prometheus; needs a key with the scope admin",

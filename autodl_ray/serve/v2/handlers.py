@@ -16,6 +16,7 @@ from autodl_ray.serve.http.body import read_body
 from autodl_ray.serve.http.calls import Call
 from autodl_ray.serve.http.routes import Route
 from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.observe.record import Recorder
 from autodl_ray.serve.v2.about import model_config, model_metadata, repository_index, server_metadata, statistics
 from autodl_ray.serve.v2.answer import compressed, render_infer
 from autodl_ray.serve.v2.request import InferRequest, parse_infer
@@ -34,11 +35,13 @@ class ProtocolV2:
         behind: Who answers.
         settings: Caps.
         metrics: Where pictures are counted and statistics come from.
+        recorder: Keeps some of the answers; None: none.
     """
 
     behind: Answers
     settings: ServeSpec
     metrics: Metrics
+    recorder: Recorder | None = None
 
     def routes(self) -> list[Route]:
         """Return the routes, those with a fixed path first."""
@@ -109,6 +112,10 @@ class ProtocolV2:
                 probabilities = await self._answered(model, request)
         except TimeoutError as error:
             raise Refusal(408, f"There was no answer within the {request.timeout_s:g} s of this request.") from error
+        if self.recorder is not None:
+            pictures = request.files if request.pixels is None else request.pixels
+            for picture, row in zip(pictures, probabilities, strict=True):
+                self.recorder.offer(call.id, model, picture, row)
         answer = render_infer(model, request, probabilities)
         accepted = call.headers.get(b"accept-encoding")
         return answer if accepted is None else compressed(answer, accepted.decode("latin-1"))
