@@ -122,6 +122,37 @@ def test_what_is_no_good_request_is_refused_before_a_replica_sees_it(door: Door,
     assert door.figures()["under_way"] == door.figures()["waiting"] == 0
 
 
+def test_too_many_connections_and_too_many_bytes_are_told_to_come_again(tmp_path: Path) -> None:
+    limits = Limits(body_bytes=1000, receive_s=5, connections=3, held_bytes=1500)
+    door = Door(tmp_path / "d.sock", DoorSettings("127.0.0.1", 0, limits))
+    door.open()
+    link = join(door)
+    head = b"POST / HTTP/1.1\r\ncontent-length: 900\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", door.port), timeout=3) as half:
+            half.sendall(head + bytes(800))  # held until the rest has come
+            time.sleep(0.1)
+            refused = raw(door, head + bytes(900))
+            assert refused.startswith(b"HTTP/1.1 429 ")
+            assert b"retry-after: 1" in refused
+            chunked = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n320\r\n" + bytes(800) + b"\r\n0\r\n\r\n"
+            assert raw(door, chunked).startswith(b"HTTP/1.1 429 ")
+            half.sendall(bytes(100))
+            assert half.recv(4096).startswith(b"HTTP/1.1 200 ")
+            closing = head.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+            again = raw(door, closing + bytes(900))
+            assert again.startswith(b"HTTP/1.1 200 "), "what was answered is not held any more"
+            others = [socket.create_connection(("127.0.0.1", door.port), timeout=3) for _ in range(3)]
+            try:
+                assert others[-1].recv(4096).startswith(b"HTTP/1.1 429 ")
+            finally:
+                for other in others:
+                    other.close()
+    finally:
+        link.close(drain_s=1)
+        door.close(drain_s=1)
+
+
 def test_more_than_may_wait_is_refused_and_the_rest_answered(door: Door) -> None:
     link = join(door, slots=1)
     with (

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from autodl_ray.serve.door.balance import Balance, Room, Ticket
 from autodl_ray.serve.door.frames import FrameReader, pack
-from autodl_ray.serve.door.http import HttpConnection, HttpRequest, Limits, error_body
+from autodl_ray.serve.door.http import Clients, HttpConnection, HttpRequest, Limits, error_body
 from autodl_ray.serve.door.loop import new_loop
 
 __all__ = ["Door", "DoorSettings"]
@@ -68,7 +68,7 @@ class Door:
         self.states: dict[str, Any] = {}
         self.port = settings.port
         self.socket, self._settings, self._wake = socket, settings, wake
-        self._connections: set[HttpConnection] = set()
+        self._clients = Clients()
         self._replicas: set[_Replica] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self.goal: Any = None
@@ -127,7 +127,7 @@ class Door:
 
     async def _listen(self) -> None:
         loop, settings = self._loop, self._settings
-        connection = functools.partial(HttpConnection, self._handle, settings.limits, self._connections)
+        connection = functools.partial(HttpConnection, self._handle, settings.limits, self._clients)
         server = await loop.create_server(
             connection, settings.host, settings.port, ssl=settings.ssl, backlog=2048, reuse_address=True
         )
@@ -146,7 +146,7 @@ class Door:
             await asyncio.sleep(0.02)
         for server in self._servers[1:]:
             server.close()
-        for connection in list(self._connections):
+        for connection in list(self._clients.connections):
             connection.close_when_idle()
         await asyncio.sleep(0)
 

@@ -7,18 +7,19 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from json import dumps
 from typing import Any
 
 import httptools
 
-__all__ = ["HttpConnection", "HttpRequest", "Limits", "error_body"]
+__all__ = ["Clients", "HttpConnection", "HttpRequest", "Limits", "error_body"]
 
 _REASONS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _PREFIX = os.urandom(6).hex()
 _JSON = (b"content-type", b"application/json")
+_SOON = (b"retry-after", b"1")
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,24 @@ class Limits:
         head_bytes: Of request line and headers.
         receive_s: Seconds from the first byte of a request to its last.
         idle_s: Seconds that a connection may wait for its next request.
+        connections: Open at a time; a further one is told to come again.
+        held_bytes: Of all bodies that are being received or wait for their answer, together.
     """
 
     body_bytes: int
     head_bytes: int = 32_768
     receive_s: float = 60.0
     idle_s: float = 75.0
+    connections: int = 2_000
+    held_bytes: int = 1 << 30
+
+
+@dataclass
+class Clients:
+    """The open connections, and the bytes of bodies that they hold together."""
+
+    connections: set[HttpConnection] = field(default_factory=set)
+    held: int = 0
 
 
 @dataclass(slots=True)
@@ -68,11 +81,12 @@ class HttpConnection(asyncio.Protocol):
     Args:
         handle: Told of each whole request; calls ``request.answer`` once, now or later, on the loop.
         limits: Caps of a request.
-        connections: The open connections, for the door that closes them.
+        clients: All connections of the door, for the caps that they share.
     """
 
-    def __init__(self, handle: Callable[[HttpRequest], Any], limits: Limits, connections: set[HttpConnection]) -> None:
-        self._handle, self._limits, self._all = handle, limits, connections
+    def __init__(self, handle: Callable[[HttpRequest], Any], limits: Limits, clients: Clients) -> None:
+        self._handle, self._limits, self._clients = handle, limits, clients
+        self._held = 0
         self._numbers = itertools.count()
         self._transport: Any = None
         self._parser = httptools.HttpRequestParser(self)
@@ -92,12 +106,15 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._all.add(self)
+        self._clients.connections.add(self)
         self._wait(self._limits.idle_s)
+        if len(self._clients.connections) > self._limits.connections:
+            self._busy()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it; answers that are still to come go nowhere."""
-        self._all.discard(self)
+        self._clients.connections.discard(self)
+        self._hold(-self._held)
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -144,6 +161,8 @@ class HttpConnection(asyncio.Protocol):
         declared = next((v for n, v in self._headers if n == b"content-length"), b"0")
         if int(declared) > self._limits.body_bytes:
             self._too_large()
+        elif self._clients.held + int(declared) > self._limits.held_bytes:
+            self._busy()
         elif (
             self._parser.should_upgrade() and declared != b"0"
         ):  # the parser would take the body for the other protocol
@@ -156,8 +175,11 @@ class HttpConnection(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._limits.body_bytes:
             self._too_large()
+        elif self._clients.held + len(body) > self._limits.held_bytes:
+            self._busy()
         elif not self._closing:
             self._body.append(body)
+            self._hold(len(body))
 
     def on_message_complete(self) -> None:
         """Hand the request on, or keep it until those before it are answered."""
@@ -222,7 +244,14 @@ class HttpConnection(asyncio.Protocol):
     def _too_large(self) -> None:
         self._refuse(413, f"The request is too large. At most {self._limits.body_bytes / 1e6:g} MB are accepted.")
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _busy(self) -> None:
+        self._refuse(429, "The service is busy: too much is being sent to it. Try again in a moment.", _SOON)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._clients.held += size
+
+    def _refuse(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
         """Answer without asking a replica, and close: what follows on this connection cannot be understood."""
         if self._closing:
             return
@@ -230,7 +259,8 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is None or self._working:  # the answer that is under way is the last one then
             return
         body = error_body(message)
-        self._transport.write(_head(status, (_JSON,), len(body), self._request_id or b"-", keep_alive=False) + body)
+        head = _head(status, (_JSON, *headers), len(body), self._request_id or b"-", keep_alive=False)
+        self._transport.write(head + body)
         # Reading goes on for a moment, unheeded: closing at once would reset the connection before the client has
         # read why.
         asyncio.get_running_loop().call_later(1.0, self._close)
@@ -248,6 +278,7 @@ class HttpConnection(asyncio.Protocol):
         request, self._working = self._current, False
         if self._transport is None:
             return
+        self._hold(-len(request.body))
         keep = request.keep_alive and not (self._closing and not self._ready)
         head = _head(status, headers, len(body), request.request_id, keep_alive=keep)
         self._transport.write(head if request.method == "HEAD" or status in (204, 304) else head + body)
