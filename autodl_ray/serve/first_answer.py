@@ -11,7 +11,10 @@ from typing import Any
 
 from autodl_ray.errors import StageError
 
-__all__ = ["Address", "await_answer"]
+__all__ = ["FIRST_ID", "Address", "await_answer"]
+
+FIRST_ID = "autodl-first-answer"
+"""Id of the service's own requests, which are never recorded."""
 
 _WAIT_S = 30.0
 _POLL_S = 0.1
@@ -47,7 +50,8 @@ class Address:
         """
         connection = self._connection()
         try:
-            connection.request(method, path, body, {"Authorization": f"Bearer {api_key}"} if api_key else {})
+            key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+            connection.request(method, path, body, {"X-Request-ID": FIRST_ID, **key})
             response = connection.getresponse()
             content = response.read()
         finally:

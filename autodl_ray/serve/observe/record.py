@@ -23,6 +23,7 @@ from PIL import Image
 from autodl_ray.errors import InputError
 from autodl_ray.images import ImageArray
 from autodl_ray.serve.answers import Probabilities, ServedModel
+from autodl_ray.serve.first_answer import FIRST_ID
 from autodl_ray.serve.metrics import Metrics
 from autodl_ray.tasks.classification import top_k
 
@@ -112,7 +113,7 @@ class Recorder:
             picture: File, or pixels (H, W, 3) uint8.
             probabilities: (C,) of it.
         """
-        if not is_sampled(request, self._share):
+        if not is_sampled(request, self._share) or request == FIRST_ID:
             return
         if self._full:
             self._count("over the cap", model)
