@@ -21,6 +21,14 @@ __all__ = ["deploy_app"]
 _Address = Annotated[
     str | None, typer.Option(help="Dashboard of the cluster, http://HEAD:8265.  [default: $RAY_DASHBOARD_ADDRESS]")
 ]
+_HELP = """Bundles on a running cluster: `deploy BUNDLE…`.
+
+Examples:
+
+    autodl deploy /shared/photos/bundle --address http://head:8265
+
+    autodl deploy status
+"""
 _App = Annotated[str, typer.Option("--app", help="Name of the application.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -37,9 +45,7 @@ class _BundlesFirst(TyperGroup):
 
 def deploy_app() -> typer.Typer:
     """Build the commands below `autodl deploy`."""
-    group = typer.Typer(
-        name="deploy", cls=_BundlesFirst, no_args_is_help=True, help="Bundles on a running cluster: `deploy BUNDLE…`."
-    )
+    group = typer.Typer(name="deploy", cls=_BundlesFirst, no_args_is_help=True, help=_HELP)
     group.command(name="up")(_up)
     group.command(name="status")(_status)
     group.command(name="rollback")(_rollback)
@@ -75,7 +81,7 @@ def _up(
 
         autodl deploy photos=/shared/photos-2/bundle --share 0.2
 
-        autodl deploy /shared/photos/bundle --dry-run > serve.json
+        autodl deploy up /shared/photos/bundle --dry-run > serve.json
     """
     from autodl_ray.serve.remote import Cluster, deploy_config, without
 
@@ -102,7 +108,12 @@ def _up(
 
 
 def _status(context: typer.Context, address: _Address = None, json_output: _Json = False) -> None:
-    """Show the applications of the cluster and what they are to serve."""
+    """Show the applications of the cluster and what they are to serve.
+
+    Examples:
+
+        autodl deploy status --json
+    """
     from autodl_ray.serve.remote import Cluster, goal_of
 
     console: Console = context.obj
@@ -128,7 +139,12 @@ def _rollback(
     app: _App = "autodl",
     json_output: _Json = False,
 ) -> None:
-    """Take the newest version of a model back: the one before it answers again, without a restart."""
+    """Take the newest version of a model back: the one before it answers again, without a restart.
+
+    Examples:
+
+        autodl deploy rollback photos
+    """
     from autodl_ray.serve.remote import Cluster, goal_of
 
     console: Console = context.obj
@@ -145,7 +161,12 @@ def _delete(
     address: _Address = None,
     json_output: _Json = False,
 ) -> None:
-    """Take an application off the cluster; others stay."""
+    """Take an application off the cluster; others stay.
+
+    Examples:
+
+        autodl deploy delete --app autodl
+    """
     from autodl_ray.serve.remote import Cluster, deploy_config, without
 
     console: Console = context.obj

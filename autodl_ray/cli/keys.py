@@ -15,13 +15,21 @@ __all__ = ["keys_app"]
 _File = Annotated[
     Path, typer.Option("--file", help="File of the keys' hashes; the service reads it again when it changes.")
 ]
+_HELP = """API keys of the service.
+
+Examples:
+
+    autodl keys create shop
+
+    autodl keys revoke shop
+"""
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _DEFAULT = Path("keys.json")
 
 
 def keys_app() -> typer.Typer:
     """Build the commands below `autodl keys`."""
-    group = typer.Typer(name="keys", help="API keys of the service.", no_args_is_help=True)
+    group = typer.Typer(name="keys", help=_HELP, no_args_is_help=True)
     group.command(name="create")(_create)
     group.command(name="list")(_list)
     group.command(name="revoke")(_revoke)
@@ -62,7 +70,12 @@ def _create(
 
 
 def _list(context: typer.Context, file: _File = _DEFAULT, json_output: _Json = False) -> None:
-    """List names, scopes and dates; the keys themselves are nowhere."""
+    """List names, scopes and dates; the keys themselves are nowhere.
+
+    Examples:
+
+        autodl keys list --file keys.json
+    """
     from autodl_ray.serve.guard.keys import read_keys
 
     console: Console = context.obj
@@ -88,7 +101,12 @@ def _revoke(
     file: _File = _DEFAULT,
     json_output: _Json = False,
 ) -> None:
-    """Take a key away; running services follow within two seconds."""
+    """Take a key away; running services follow within two seconds.
+
+    Examples:
+
+        autodl keys revoke shop
+    """
     from autodl_ray.serve.guard.keys import revoke_key
 
     console: Console = context.obj

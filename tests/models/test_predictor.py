@@ -70,6 +70,7 @@ def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
 def test_very_long_pictures_are_cut_for_crop(tmp_path: Path) -> None:
     from autodl_ray.export.graph import with_preprocess
     from autodl_ray.export.onnx import export_core
+    from autodl_ray.images import without_far_ends
     from autodl_ray.models import predictor as module
     from autodl_ray.models.classifier import build
 
@@ -78,11 +79,11 @@ def test_very_long_pictures_are_cut_for_crop(tmp_path: Path) -> None:
     session = module.open_session(with_preprocess(export_core(net, 16)[0], rule, 3).SerializeToString())
     for height, width in ((3, 1001), (1002, 4), (17, 16)):
         picture = pictures((height, width))[0]
-        cut = module._without_far_ends(picture)
+        cut = without_far_ends(picture)
         assert max(cut.shape[:2]) <= 16 * min(cut.shape[:2]) + 1
         whole = session.run(None, {"image": picture[None]})[0]
         np.testing.assert_allclose(session.run(None, {"image": cut[None]})[0], whole, atol=2e-2)
-    assert module._without_far_ends(np.zeros((1, 5_000_000, 3), np.uint8)).shape == (1, 16, 3)
+    assert without_far_ends(np.zeros((1, 5_000_000, 3), np.uint8)).shape == (1, 16, 3)
 
 
 def test_threads_may_share_a_predictor(predictor: Predictor) -> None:
