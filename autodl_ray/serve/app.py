@@ -8,7 +8,7 @@ answers its share of the requests in the same replica, and takes over, or goes, 
 travels as ``user_config``, which Serve hands over without a restart.
 
 In front of the replicas stands, on one machine, a door of our own (``serve/door``) instead of Serve's proxy, whose hop
-costs 1.5 ms of CPU a request; Serve starts, watches, scales and replaces the replicas all the same. On a cluster
+costs CPU that the model needs; Serve starts, watches, scales and replaces the replicas all the same. On a cluster
 Serve's own proxies (or HAProxy) ask the same application.
 """
 
