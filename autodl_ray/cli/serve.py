@@ -122,7 +122,7 @@ def serve(
     signals.ready = True
     _print(service, console, with_key=key is not None or keys_file is not None)
     if record is not None:
-        console.print(f"  recording {spec.record_share:.3g} of the requests, up to {spec.record_max_mb:g} MB")
+        console.print(f"  recording {100 * spec.record_share:.3g} % of the requests, up to {spec.record_max_mb:g} MB")
         console.print(f"  look at them: autodl data check {record / service.bundles[0].name}")
     while not signals.stop.wait(1.0):
         pass
