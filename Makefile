@@ -38,6 +38,8 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.sweep_scale
 	$(BIN)/python -m tests.benchmarks.kill_sweep
 	$(BIN)/python -m tests.benchmarks.gp_regret
+	$(BIN)/python -m tests.benchmarks.serve_rollout
+	$(BIN)/python -m tests.benchmarks.serve_fuzz
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """The Ray Serve application: one deployment whose replicas hold all models and versions, and how it scales.
 
-Why one deployment, and not one a version behind a thin ingress: on two cores a hop between deployments costs as much
-as a small model's answer, and a process a version costs 200 MB and a core's attention. Serve's rolling update stops a
+Why one deployment, and not one a version behind a thin ingress: on two cores a hop between deployments costs CPU
+that a small model needs, and a process a version costs 200 MB and a core's attention. Serve's rolling update stops a
 replica before it starts the next (with one replica an outage) and knows no rollback. So a version is not a deployment
 but a model in a process: a new one is tried in a process of its own (a crash hurts nobody), opened beside the old one,
 answers its share of the requests in the same replica, and takes over, or goes, in one assignment. What is to be served
