@@ -106,7 +106,7 @@ class Line:
 
     def begin(self, looks: tuple[int, ...] | None) -> None:
         """Begin with a trial that may be paused or ended after the epochs ``looks``; None: after any."""
-        self._looks, self._waits = looks, False
+        self._looks, self._waits, self.told = looks, False, None
 
     def may_wait(self, epoch: int) -> bool:
         """Whether the next report, of ``epoch``, is sent with a later one.

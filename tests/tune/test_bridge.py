@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,30 @@ import pytest
 from autodl_ray.runtime import StopFlag
 from autodl_ray.runtime.resources import Shares, plan_resources
 from autodl_ray.tune.bridge import FINISHED, Answer, Bridge, TrialCall
+from autodl_ray.tune.engine import Engine
 from autodl_ray.tune.journal import Journal
-from autodl_ray.tune.place import MESSAGE, LetGo, Line
+from autodl_ray.tune.place import MESSAGE, LetGo, Line, TrialJob, _train
 from autodl_ray.tune.schedulers import Goal
 from tests.tune.simulated import DEFAULTS, opened
+
+
+def bridge_to(
+    engine: Engine,
+    folder: Path,
+    *,
+    settings: Callable[[Mapping[str, Any]], Any] = dict,
+    ended: list[str] | None = None,
+) -> Bridge:
+    """A bridge for two places; trials that ended are noted in ``ended``."""
+    return Bridge(
+        engine,
+        settings,
+        folder / "work",
+        Shares(plan_resources(cpus=2, num_samples=3)),
+        StopFlag(folder / "stop"),
+        on_tick=lambda: None,
+        on_end=lambda trial: None if ended is None else ended.append(trial.id),
+    )
 
 
 def test_a_mistake_in_the_settings_ends_the_sweep_with_that_mistake(tmp_path: Path) -> None:
@@ -28,15 +48,7 @@ def test_a_mistake_in_the_settings_ends_the_sweep_with_that_mistake(tmp_path: Pa
     path = tmp_path / "j.jsonl"
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3)
-        bridge = Bridge(
-            engine,
-            settings,
-            tmp_path / "work",
-            Shares(plan_resources(cpus=2, num_samples=3)),
-            StopFlag(tmp_path / "stop"),
-            on_tick=lambda: None,
-            on_end=lambda trial: None,
-        )
+        bridge = bridge_to(engine, tmp_path, settings=settings)
         first = bridge.open("a")
         assert isinstance(first, TrialCall)
         assert first.settings == DEFAULTS
@@ -49,20 +61,12 @@ def test_a_mistake_in_the_settings_ends_the_sweep_with_that_mistake(tmp_path: Pa
 
 
 def test_the_wish_to_stop_hands_out_nothing_more_and_keeps_what_was_begun(tmp_path: Path) -> None:
-    path, stop = tmp_path / "j.jsonl", StopFlag(tmp_path / "stop")
+    path = tmp_path / "j.jsonl"
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3)
-        bridge = Bridge(
-            engine,
-            dict,
-            tmp_path / "work",
-            Shares(plan_resources(cpus=2, num_samples=3)),
-            stop,
-            on_tick=lambda: None,
-            on_end=lambda trial: None,
-        )
+        bridge = bridge_to(engine, tmp_path)
         assert isinstance(bridge.open("a"), TrialCall)
-        stop.set()
+        bridge.stop.set()
         assert bridge.open("b") is None
         assert not bridge.is_late
         bridge.left("a")
@@ -74,15 +78,7 @@ def test_a_place_is_told_what_becomes_of_its_trial_and_which_is_next(tmp_path: P
     path, ended = tmp_path / "j.jsonl", list[str]()
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3, scheduler="none")
-        bridge = Bridge(
-            engine,
-            dict,
-            tmp_path / "work",
-            Shares(plan_resources(cpus=2, num_samples=3)),
-            StopFlag(tmp_path / "stop"),
-            on_tick=lambda: None,
-            on_end=lambda trial: ended.append(trial.id),
-        )
+        bridge = bridge_to(engine, tmp_path, ended=ended)
         bridge.open("a")
         bridge.open("b")
         assert bridge.open("c") is None  # two at a time
@@ -109,15 +105,7 @@ def test_epochs_that_were_held_back_come_before_what_is_said_and_end_with_the_tr
     path, order = tmp_path / "j.jsonl", list[str]()
     with Journal(path) as journal:
         engine = opened(journal, path, num_samples=3, scheduler="asha")
-        bridge = Bridge(
-            engine,
-            dict,
-            tmp_path / "work",
-            Shares(plan_resources(cpus=2, num_samples=3)),
-            StopFlag(tmp_path / "stop"),
-            on_tick=lambda: None,
-            on_end=lambda trial: order.append(trial.id),
-        )
+        bridge = bridge_to(engine, tmp_path, ended=order)
         first = bridge.open("a")
         assert isinstance(first, TrialCall)
         assert first.looks == (1, 3)
@@ -158,15 +146,20 @@ def test_what_is_written_together_is_forced_to_the_disk_once(tmp_path: Path, mon
     assert forced == [2, 4]
 
 
-def test_a_place_holds_back_what_nobody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent, answers = list[list[Any]](), iter([Answer("go_on"), Answer("wait")])
+def line_to(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> tuple[Line, list[list[dict[str, Any]]]]:
+    """A line that is given these answers, and what is said on it."""
+    sent, left = list[list[dict[str, Any]]](), iter(answers)
     monkeypatch.setattr("autodl_ray.tune.place.tune.report", lambda row: sent.append(json.loads(row[MESSAGE])))
 
     class Told:
         def take(self, number: int) -> Answer:
-            return next(answers)
+            return next(left)
 
-    line = Line(Told())  # type: ignore[arg-type]
+    return Line(Told()), sent  # type: ignore[arg-type]
+
+
+def test_a_place_holds_back_what_nobody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    line, sent = line_to(monkeypatch, Answer("go_on"), Answer("wait"))
     line.begin((1, 3))
     waits = []
     for epoch in (1, 2, 3):
@@ -178,3 +171,21 @@ def test_a_place_holds_back_what_nobody_looks_at(monkeypatch: pytest.MonkeyPatch
     assert line.told == Answer("wait")
     line.begin(None)
     assert not line.may_wait(2)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), None])
+def test_a_trial_that_ends_before_it_reports_says_so_after_one_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ValueError | None
+) -> None:
+    def train(call: TrialCall, *, report: Line, **_: Any) -> None:
+        if call.trial == "t0000":
+            report({"epoch": 1})
+        if error is not None:
+            raise error
+
+    calls = [TrialCall(trial, None, tmp_path) for trial in ("t0000", "t0001")]
+    line, sent = line_to(monkeypatch, Answer("train", calls[1]), Answer("end"))
+    job = TrialJob(train, StopFlag(tmp_path / "stop"), None)
+    assert [_train(job, call, line).kind for call in calls] == ["train", "end"]
+    assert len(sent) == 2
+    assert ("failed" if error else "done") in sent[1][0]
