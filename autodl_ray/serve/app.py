@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import gc
 import importlib
-import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ class Classifier:
         )
         self._link: Link | None = None
         self._ready = False
+        self._goals = ThreadPoolExecutor(1, "goal")  # one thread: goals are followed in their order
         gc.collect()
         gc.freeze()  # what the start left is never looked through again
         if door is not None:
@@ -139,7 +140,7 @@ class Classifier:
             self._ready = True
             self._versions.apply(goal)
         else:
-            threading.Thread(target=self._versions.apply, args=(goal,), name="goal", daemon=True).start()
+            self._goals.submit(self._versions.apply, goal)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Serve's autoscaler what is under way here and at the door, and how long answers take."""

@@ -239,5 +239,21 @@ def test_replicas_are_told_the_goal_and_say_how_they_are(door: Door) -> None:
     link.close(drain_s=1)
 
 
+def test_a_goal_that_takes_long_holds_up_no_request(door: Door) -> None:
+    go_on, begun = threading.Event(), threading.Event()
+
+    def follow(goal: Any) -> None:
+        begun.set()
+        assert go_on.wait(5)
+
+    link = join(door, on_goal=follow)
+    door.tell({"n": 1})
+    assert begun.wait(5)
+    with httpx.Client(base_url=f"http://127.0.0.1:{door.port}", trust_env=False, timeout=2) as client:
+        assert client.get("/meanwhile").status_code == 200
+    go_on.set()
+    link.close(drain_s=1)
+
+
 def test_the_socket_is_for_this_user_only(door: Door) -> None:
     assert os.stat(door.socket).st_mode & 0o077 == 0

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -30,7 +31,8 @@ class Link:
         app: The HTTP application.
         name: Of this replica.
         slots: Requests it takes at a time.
-        on_goal: Told what is to be served, whenever that changes; called on the loop and has to be quick.
+        on_goal: Told what is to be served, whenever that changes, in a thread of its own: trying a version takes
+            seconds. A new replica takes part when it returns.
         state: What the replica says of itself, a JSON-like value, four times a second at most.
     """
 
@@ -51,6 +53,7 @@ class Link:
         self._transport: Any = None
         self._said: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._goals = ThreadPoolExecutor(1, "goal")  # one thread: goals are followed in their order
         self._let_go = threading.Event()
         self._beat = time.monotonic()
         self._loop = new_loop()
@@ -75,6 +78,7 @@ class Link:
         time.sleep(0.02)  # the last answers leave the buffer
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=1)
+        self._goals.shutdown(wait=False)
 
     def is_alive(self) -> bool:
         """Whether the loop turned within the last seconds."""
@@ -101,17 +105,23 @@ class Link:
         kind = message[0]
         if kind == "req":
             self.under_way += 1
-            task = self._loop.create_task(self._answer(message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._answer(message))
         elif kind == "load":
             self.waiting = message[1]
         elif kind == "goal":
-            if message[1] is not None:
-                self._on_goal(message[1])
-            self._say(["ready"])
+            self._begin(self._follow(message[1]))
         elif kind == "bye":
             self._let_go.set()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, goal: Any) -> None:
+        if goal is not None:
+            await self._loop.run_in_executor(self._goals, self._on_goal, goal)
+        self._say(["ready"])
 
     async def _answer(self, message: list[Any]) -> None:
         _, number, method, path, query, headers, body, client = message
