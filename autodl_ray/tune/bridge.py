@@ -123,8 +123,10 @@ class Bridge:
             put: Called with the answer as soon as all that led to it is on the disk.
         """
         answer = Answer("end")
-        with self.guarded(), self.engine.journal.together():
-            answer = self._answer(place, [*before, row])
+        with self.guarded():
+            with self.engine.journal.together():
+                made = self._answer(place, [*before, row])
+            answer = made
         put(answer)
         with self.guarded():
             self._tell_ends()
@@ -264,5 +266,5 @@ class Bridge:
 
     def _tell_ends(self) -> None:
         """Tell of trials that ended; what is not needed of them is deleted, so their ends must be on the disk."""
-        while self._ended:
+        while self._ended and self.error is None:
             self.on_end(self._ended.pop(0))

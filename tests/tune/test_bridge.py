@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autodl_ray.errors import StoreError
 from autodl_ray.runtime import StopFlag
 from autodl_ray.runtime.resources import Shares, plan_resources
 from autodl_ray.tune.bridge import FINISHED, Answer, Bridge, TrialCall
@@ -144,6 +145,24 @@ def test_what_is_written_together_is_forced_to_the_disk_once(tmp_path: Path, mon
             journal.append({"event": "epoch"})  # a moment after the last: at most once a second
         journal.append({"event": "ended"})
     assert forced == [2, 4]
+
+
+def test_what_cannot_be_forced_to_the_disk_ends_the_place_and_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(file: int) -> None:
+        raise OSError("the disk is gone")
+
+    path, ended = tmp_path / "j.jsonl", list[str]()
+    with Journal(path) as journal:
+        bridge = bridge_to(opened(journal, path, num_samples=3, scheduler="none"), tmp_path, ended=ended)
+        bridge.open("a")
+        monkeypatch.setattr("os.fdatasync", broken)
+        assert bridge.answer("a", {"failed": "x.py:1: ValueError: no"}) == Answer("end")
+        assert isinstance(bridge.error, StoreError)
+        bridge.left("a")
+        assert bridge.open("b") == FINISHED
+    assert ended == []
 
 
 def line_to(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> tuple[Line, list[list[dict[str, Any]]]]:
