@@ -33,6 +33,7 @@ __all__ = [
     "SpecError",
     "StageError",
     "StoreError",
+    "in_short",
     "near_names",
 ]
 
@@ -113,6 +114,17 @@ class RunInterrupted(AutoDLError):
     """The run was stopped by the user; what was done is kept."""
 
     exit_code = 130
+
+
+def in_short(error: BaseException, most: int = 200) -> str:
+    """Return the class of any error and the first line of its message, which may be empty, as one short line.
+
+    Example:
+        >>> in_short(ValueError("no such operator\\n  at node 7")), in_short(AssertionError())
+        ('ValueError: no such operator', 'AssertionError')
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:most]}" if lines else type(error).__name__
 
 
 def near_names(name: str, known: Iterable[str]) -> str | None:

@@ -16,15 +16,16 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from autodl_ray.errors import StageError
+from autodl_ray.errors import in_short
+from autodl_ray.export.faithful import first_faithful, logit_error
 from autodl_ray.export.graph import LOGITS, OPSET, PIXELS, model_of
 from autodl_ray.export.layers import explain_core
 from autodl_ray.models.predictor import open_session
@@ -55,21 +56,21 @@ def export_core(
     """
     frozen = frozen_copy(model)
     ways: dict[Exporter, Callable[[nn.Module, int], onnx.ModelProto]] = {"trace": _by_trace, "dynamo": _by_dynamo}
-    failures: list[str] = []
-    for name in routes:
-        try:
-            with _quiet():
-                graph = ways[name](frozen, image_size)
-            error, pixels = _largest_error(frozen, graph, image_size)
-        except Exception as cause:  # each exporter raises dozens of kinds
-            failures.append(f"{name}: {type(cause).__name__}: {str(cause).strip().splitlines()[0][:200]}")
-            continue
+
+    def make(route: Exporter) -> onnx.ModelProto:
+        with _quiet():
+            return ways[route](frozen, image_size)
+
+    def fault(graph: onnx.ModelProto) -> str:
+        error, pixels = _largest_error(frozen, graph, image_size)
         if error <= _MAX_ERROR:
-            return graph, name
-        failures.append(f"{name}: logits differ by {error:.2g}; first layer: {_layer(frozen, graph, pixels)}")
-    raise StageError(
-        "The network could not be exported to ONNX.",
-        seen="; ".join(failures),
+            return ""
+        return f"logits differ by {error:.2g}; first layer: {_layer(frozen, graph, pixels)}"
+
+    return first_faithful(
+        {route: partial(make, route) for route in routes},
+        fault,
+        what="The network could not be exported to ONNX.",
         accepted=f"logits within {_MAX_ERROR:g} of the network's",
         hint="choose a network of the zoo: see `autodl models`",
     )
@@ -79,7 +80,7 @@ def _layer(model: nn.Module, graph: onnx.ModelProto, pixels: torch.Tensor) -> st
     try:
         return explain_core(model, graph, pixels)
     except Exception as error:  # the explanation must not hide what it explains
-        return f"not to be named ({type(error).__name__})"
+        return f"not to be named ({in_short(error)})"
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -160,9 +161,7 @@ def _largest_error(model: nn.Module, graph: onnx.ModelProto, image_size: int) ->
         with torch.no_grad():
             wanted = model(pixels).numpy()
         seen = session.run([LOGITS], {PIXELS: pixels.numpy()})[0]
-        if seen.shape != wanted.shape:
-            raise ValueError(f"logits of shape {seen.shape} instead of {wanted.shape}")
-        error = float(np.abs(seen - wanted).max() / max(1.0, float(np.abs(wanted).max())))
+        error = logit_error(wanted, seen)
         if error > worst:
             worst, pixels_of = error, pixels
     return worst, pixels_of

@@ -13,7 +13,7 @@ from torch import nn
 
 from autodl_ray.artifacts import LearningSamples
 from autodl_ray.artifacts.reference import answers_document
-from autodl_ray.errors import StageError
+from autodl_ray.errors import StageError, in_short
 from autodl_ray.export.graph import INPUT, OUTPUT
 from autodl_ray.export.layers import explain_onnx
 from autodl_ray.export.pictures import decoded
@@ -303,7 +303,7 @@ def _explained(file: Checked, picture: ImageArray) -> str:
     try:
         return file.explain(picture)
     except Exception as error:  # the explanation must not hide the error that it explains
-        return f"the layer could not be named ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+        return f"the layer could not be named ({in_short(error, 120)})"
 
 
 def _differs(name: str, record: ParityRecord, layer: str) -> StageError:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodl_ray.artifacts.bundle import WEIGHTS_FILE, BundleInfo
-from autodl_ray.errors import AutoDLError
+from autodl_ray.errors import AutoDLError, in_short
 from autodl_ray.export.graph import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _opened(name: EngineName, variant: str, opener: Callable[[Path, int], Answer
     except AutoDLError as error:
         return Engine(name, variant, None, f"{error.what}{f' {error.hint}' if error.hint else ''}")
     except Exception as error:  # an engine raises what it likes on a graph that it does not take
-        return Engine(name, variant, None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
+        return Engine(name, variant, None, in_short(error))
 
 
 def _onnxruntime(file: Path, threads: int) -> Answer:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodl_ray.errors import StageError
+from autodl_ray.export.faithful import first_faithful, logit_error
 from autodl_ray.export.layers import first_difference, layer_outputs
 from autodl_ray.export.onnx import frozen_copy
 from autodl_ray.images import ImageArray, Preprocess
@@ -93,25 +93,19 @@ def scripted(model: nn.Module, image_size: int) -> tuple[torch.jit.ScriptModule,
         "trace": lambda: torch.jit.trace(frozen, (pixels[:2],), check_trace=False),  # type: ignore[no-untyped-call]
         "script": lambda: torch.jit.script(frozen),
     }
-    failures = []
-    for how, way in ways.items():
-        try:
-            with _quiet(), torch.no_grad():
-                made = way()
-                error = max(_error(frozen, made, pixels[:n]) for n in (1, 3))
-        except Exception as cause:  # TorchScript raises dozens of kinds
-            lines = str(cause).strip().splitlines() or [""]
-            failures.append(f"{how}: {type(cause).__name__}: {lines[0][:200]}")
-            continue
-        if error <= _MAX_ERROR:
-            return made, how
-        failures.append(f"{how}: logits differ by {error:.2g}")
-    raise StageError(
-        "The network could not be written as TorchScript.",
-        seen="; ".join(failures),
-        accepted=f"logits within {_MAX_ERROR:g} of the network's",
-        hint="leave torchscript out of export.formats, or choose a network of the zoo: see `autodl models`",
-    )
+
+    def fault(made: Any) -> str:
+        error = max(logit_error(frozen(pixels[:n]).numpy(), made(pixels[:n]).numpy()) for n in (1, 3))
+        return "" if error <= _MAX_ERROR else f"logits differ by {error:.2g}"
+
+    with _quiet(), torch.no_grad():
+        return first_faithful(
+            ways,
+            fault,
+            what="The network could not be written as TorchScript.",
+            accepted=f"logits within {_MAX_ERROR:g} of the network's",
+            hint="leave torchscript out of export.formats, or choose a network of the zoo: see `autodl models`",
+        )
 
 
 def to_torchscript(core: torch.jit.ScriptModule, preprocess: Preprocess) -> bytes:
@@ -170,13 +164,6 @@ def explain_torchscript(
     with torch.no_grad():
         seen = {path: value.numpy() for path, value in zip(values, run(pixels, *parameters), strict=True)}
     return first_difference(layer_outputs(model, pixels), seen)
-
-
-def _error(model: nn.Module, made: Any, pixels: Tensor) -> float:
-    wanted, seen = model(pixels), made(pixels)
-    if seen.shape != wanted.shape:
-        raise ValueError(f"logits of shape {tuple(seen.shape)} instead of {tuple(wanted.shape)}")
-    return float((seen - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
 
 
 def _canonical(archive: bytes) -> bytes:

@@ -13,6 +13,7 @@ import onnx
 
 from autodl_ray.artifacts import TrainSamples, ValSamples
 from autodl_ray.artifacts.bundle import Int8Attempt, Int8Conditions, Int8Record, VariantFigures
+from autodl_ray.errors import in_short
 from autodl_ray.export.bench.edge import measure_edge, pick_edge
 from autodl_ray.export.int8.calibration import METHODS
 from autodl_ray.export.int8.gate import Decision, Int8Figures, decide
@@ -196,9 +197,8 @@ def _take(
     try:
         made = climb(rung, workshop, judge, before=before, spec=spec, until=until, seed=seed)
     except Exception as error:  # the quantizer raises what it likes on graphs that it does not know
-        cause = (str(error).strip().splitlines() or [""])[0][:200]
         climbed.outcomes.append(Outcome(rung, None))
-        climbed.tried.append(Int8Attempt(rung=rung, note=f"{type(error).__name__}: {cause}", seconds=_since(began)))
+        climbed.tried.append(Int8Attempt(rung=rung, note=in_short(error), seconds=_since(began)))
         return
     climbed.made[rung] = made
     climbed.speeds[rung] = _speed(climbed.speeds, rung, made, judge, spec.min_speedup)
