@@ -85,6 +85,7 @@ def unpacked(path: str | Path) -> Path:
             if not (target / MANIFEST).is_file():
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+        # zipfile raises NotImplementedError for versions and flags of the format that it does not read
         raise BundleError("The archive is damaged.", seen=f"{source}: {error}", hint=_AGAIN) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -137,6 +138,8 @@ def _entries(archive: zipfile.ZipFile, source: Path) -> dict[str, zipfile.ZipInf
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG) or info.flag_bits & 1:
             raise _refused(source, f"{info.filename}: a link, a device or encrypted", accepted="plain files")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refused(source, f"{info.filename}: compression {info.compress_type}", accepted="deflated or stored")
         if not is_safe_name(info.filename):
             raise _refused(source, repr(info.filename), accepted="names of files inside the bundle")
     found = {i.filename: i for i in infos}

@@ -143,6 +143,18 @@ def test_a_manifest_that_names_a_file_outside(folder: Path) -> None:
         open_artifact(folder)
 
 
+def test_a_compression_that_no_bundle_has(zipped: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+        start = new.getinfo("manifest.json").header_offset + 60
+    raw = (tmp_path / "lzma.zip").read_bytes()
+    (tmp_path / "lzma.zip").write_bytes(raw[:start] + bytes(40) + raw[start + 40 :])  # an error of lzma's own
+    with pytest.raises(BundleError, match="holds what no bundle holds") as caught:
+        open_bundle(tmp_path / "lzma.zip")
+    assert "compression 14" in str(caught.value)
+
+
 def test_links_surplus_and_twins(zipped: Path, tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
