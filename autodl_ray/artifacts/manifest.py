@@ -76,8 +76,9 @@ class Manifest(BaseModel):
         inputs: dict[str, str],
         seed: int,
         meta: dict[str, Any],
+        packages: dict[str, str] | None = None,
     ) -> Manifest:
-        """Describe the files that lie in ``folder`` now."""
+        """Describe the files that lie in ``folder`` now; without ``packages``, those that are installed made them."""
         files = {
             p.relative_to(folder).as_posix(): file_record(p)
             for p in sorted(folder.rglob("*"))
@@ -97,7 +98,7 @@ class Manifest(BaseModel):
             spec_digest=spec_digest,
             inputs=inputs,
             files=files,
-            packages=package_versions(),
+            packages=package_versions() if packages is None else packages,
             seed=seed,
             meta=meta,
         )

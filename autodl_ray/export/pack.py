@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import json
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,7 +66,7 @@ def pack(bundle: str | Path, target: Path, *, variant: Literal["auto", "fp32", "
 
     Raises:
         BundleError: The bundle is damaged or has no such variant.
-        InputError: The folder is there already and holds something.
+        InputError: The folder is there already and holds something, or has the name of the zip.
     """
     artifact, info = open_bundle(bundle, verify=True)
     chosen: Variant = info.default_variant if variant == "auto" else variant
@@ -75,6 +76,8 @@ def pack(bundle: str | Path, target: Path, *, variant: Literal["auto", "fp32", "
             seen=f"{bundle}: {', '.join(info.variants)}",
             accepted=f"auto, {', '.join(info.variants)}",
         )
+    if target.suffix.lower() == ".zip" and target.is_dir():
+        raise InputError("There is a folder of that name.", seen=str(target), hint="give another name.zip")
     if target.suffix.lower() != ".zip" and target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError("The folder is not empty.", seen=str(target), hint="give a new folder, or a name.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,31 +109,28 @@ def _fill(folder: Path, artifact: Artifact, info: BundleInfo, variant: Variant) 
     (folder / BUNDLE_JSON).write_text(record.to_json(), encoding="utf-8")
     if not (folder / SMOKE_JSON).exists():
         _write_smoke(folder, artifact, info, variant)
-    _write_program(folder, record)
+    _write_program(folder, record, artifact.manifest.packages)
     old = artifact.manifest
-    made = Manifest.of(
+    sealed = Manifest.of(
         folder,
         kind="bundle",
         spec_digest=old.spec_digest,
         inputs={**old.inputs, "packed": artifact.id},
         seed=old.seed,
         meta=old.meta,
+        packages=old.packages,  # of where the model was made
     )
-    sealed = made.model_copy(update={"packages": old.packages, "seal": ""})  # of where the model was made
-    sealed = Manifest.model_validate({**sealed.model_dump(), "seal": sealed.expected_seal()})
     write_atomic(folder / MANIFEST, sealed.to_json())
 
 
 def _write_smoke(folder: Path, artifact: Artifact, info: BundleInfo, variant: Variant) -> None:
-    import json
-
     from autodl_ray.models.predictor import Predictor
 
     predictor = Predictor.open(artifact.path, variant=variant, verify=False)
     (folder / SMOKE_JSON).write_text(json.dumps(smoke_document({variant: predictor}), indent=1) + "\n")
 
 
-def _write_program(folder: Path, info: BundleInfo) -> None:
+def _write_program(folder: Path, info: BundleInfo, packages: Mapping[str, str]) -> None:
     package = folder / RUNNER
     package.mkdir()
     (package / "__init__.py").write_text('"""The program of a packed model."""\n')
@@ -138,7 +138,7 @@ def _write_program(folder: Path, info: BundleInfo) -> None:
         (package / name).write_text(_renamed((_PACKAGE / source).read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "predict.py").write_text(_launcher(in_zip=False))
     (folder / "__main__.py").write_text(_launcher(in_zip=True))
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements()))
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(packages)))
     (folder / "README.md").write_text(_readme(info), encoding="utf-8")
 
 
@@ -163,9 +163,9 @@ if __name__ == "__main__":
 '''
 
 
-def _requirements() -> list[str]:
-    """The versions that the model was checked with, and newer ones."""
-    return [f"{name}>={importlib.metadata.version(name)}" for name in _NEEDS]
+def _requirements(packages: Mapping[str, str]) -> list[str]:
+    """The versions that the model was checked with where it was made, and newer ones."""
+    return [f"{name}>={packages[name]}" if name in packages else name for name in _NEEDS]
 
 
 def _readme(info: BundleInfo) -> str:

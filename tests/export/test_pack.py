@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -17,10 +18,12 @@ from PIL import Image
 
 from autodl_ray.artifacts import Artifact
 from autodl_ray.artifacts.bundle import open_bundle
+from autodl_ray.artifacts.manifest import MANIFEST, read_manifest
 from autodl_ray.artifacts.smoke import smoke_difference, smoke_pictures
 from autodl_ray.errors import BundleError, InputError
 from autodl_ray.export import CandidateInputs, Formats, write_bundle
 from autodl_ray.export.pack import RUNNER, pack
+from autodl_ray.export.runner.predict import Model
 from autodl_ray.images import decode_image
 from autodl_ray.models.predictor import Predictor
 from autodl_ray.spec import ServeSpec
@@ -104,7 +107,40 @@ def test_what_is_refused(bundle: Artifact, packed: Path, tmp_path: Path) -> None
         pack(bundle.path, tmp_path / "full")
     with pytest.raises(BundleError, match="no fp32 variant"):
         pack(packed / "model", tmp_path / "other", variant="fp32")
-    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(InputError, match="There is a folder of that name"):
+        pack(bundle.path, tmp_path / "folder.zip")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.zip", "full"]
+
+
+def test_the_versions_are_those_that_made_the_model(bundle: Artifact, tmp_path: Path) -> None:
+    made = shutil.copytree(bundle.path, tmp_path / "elsewhere")
+    manifest = read_manifest((made / MANIFEST).read_text(), "here")
+    other = manifest.model_copy(update={"packages": {"onnxruntime": "1.20.0", "numpy": "2.0.0"}, "seal": ""})
+    (made / MANIFEST).write_text(other.model_copy(update={"seal": other.expected_seal()}).to_json())
+    pack(made, tmp_path / "model")
+    assert (tmp_path / "model" / "requirements.txt").read_text().split() == [
+        "onnxruntime>=1.20.0",
+        "numpy>=2.0.0",
+        "pillow",
+    ]
+    assert open_bundle(tmp_path / "model")[0].manifest.packages == other.packages
+
+
+def test_a_changed_manifest_is_noticed_by_the_program(packed: Path, tmp_path: Path) -> None:
+    assert Model(packed / "model").variant == "int8"
+    changed = shutil.copytree(packed / "model", tmp_path / "model")
+    manifest = json.loads((changed / MANIFEST).read_text())
+    for document in ({**manifest, "seed": 1}, {k: v for k, v in manifest.items() if k != "files"}, [1]):
+        (changed / MANIFEST).write_text(json.dumps(document))
+        with pytest.raises(BundleError, match=r"manifest\.json was changed"):
+            Model(changed)
+    raw = bytearray((packed / "model.zip").read_bytes())
+    for found in re.finditer(rb"PK\x01\x02", bytes(raw)):
+        raw[found.start() + 8] |= 1  # says that the file is encrypted
+    (tmp_path / "odd.zip").write_bytes(raw)
+    with pytest.raises(BundleError, match="missing or damaged"):
+        Model(tmp_path / "odd.zip")
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ class Model:
         import onnxruntime
 
         self._root = Path(root)
-        self._manifest = _json(self._raw("manifest.json"), "manifest.json")
+        self._manifest = _sealed(_json(self._raw("manifest.json"), "manifest.json"))
         self.info: dict[str, Any] = _json(self.file("bundle.json"), "bundle.json")
         self.variant: str = self.info["default_variant"]
         self.classes: list[str] = self.info["classes"]
@@ -77,7 +77,7 @@ class Model:
                 return (self._root / name).read_bytes()
             with zipfile.ZipFile(self._root) as archive:
                 return archive.read(name)
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, KeyError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(
                 "A file of the model is missing or damaged.",
                 seen=f"{self._root}: {name}: {error}",
@@ -90,6 +90,15 @@ def _json(raw: bytes, name: str) -> Any:
         return json.loads(raw)
     except ValueError as error:
         raise BundleError(f"{name} is damaged.", seen=str(error), hint="copy the model again") from error
+
+
+def _sealed(manifest: Any) -> dict[str, Any]:
+    """Return the manifest where its seal fits: then it is as it was written, and names what is needed."""
+    content = dict(manifest) if isinstance(manifest, dict) else {}
+    seal = content.pop("seal", "")
+    if hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() != seal:
+        raise BundleError("manifest.json was changed.", hint="copy the model again")
+    return content
 
 
 def main(root: str | Path, arguments: list[str] | None = None) -> int:
