@@ -16,7 +16,7 @@ from autodl_ray.artifacts.bundle import BUNDLE_JSON, WEIGHTS_FILE, BundleInfo, F
 from autodl_ray.artifacts.reference import REFERENCE_JSON
 from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
 from autodl_ray.export.card import CARD, model_card
-from autodl_ray.export.documents import METRICS_JSON, dump, metrics_document
+from autodl_ray.export.documents import METRICS_JSON, PARITY_JSON, dump, metrics_document
 from autodl_ray.runtime import Context
 from autodl_ray.spec import ServeSpec, spec_digest
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from autodl_ray.export.formats import FormatSource
     from autodl_ray.models.predictor import Predictor
 
-__all__ = ["PARITY_JSON", "SPEED_JSON", "Formats", "format_source", "write_bundle"]
+__all__ = ["SPEED_JSON", "Formats", "format_source", "write_bundle"]
 
-PARITY_JSON = "parity.json"
 SPEED_JSON = "speed.json"
 _FORMATS_FOLDER = "formats"
 _SPEED_LIMIT_S = 0.3

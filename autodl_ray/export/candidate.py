@@ -21,7 +21,14 @@ from autodl_ray.artifacts.bundle import (
     Variant,
 )
 from autodl_ray.errors import StageError
-from autodl_ray.export.documents import LABELS_JSON, PREPROCESS_JSON, dump, labels_document, preprocess_document
+from autodl_ray.export.documents import (
+    LABELS_JSON,
+    PARITY_JSON,
+    PREPROCESS_JSON,
+    dump,
+    labels_document,
+    preprocess_document,
+)
 from autodl_ray.images import Preprocess
 from autodl_ray.runtime import Context
 from autodl_ray.spec import ExportSpec, spec_digest
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CandidateInputs", "content_version", "make_candidate", "weights_digest"]
 
-PARITY_JSON = "parity.json"
 _PARITY_SHARE = 0.25  # of the time left
 
 
@@ -196,7 +202,7 @@ def _write(
     for variant, data in files.items():
         (folder / MODEL_FILES[variant]).write_bytes(data)
     save_weights(inputs.model, folder / WEIGHTS_FILE)
-    (folder / PARITY_JSON).write_text(json.dumps(exported.parity.to_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / PARITY_JSON).write_text(dump(exported.parity.to_json()), encoding="utf-8")
     (folder / PREPROCESS_JSON).write_text(dump(preprocess_document(inputs.preprocess)), encoding="utf-8")
     (folder / LABELS_JSON).write_text(dump(labels_document(inputs.classes)), encoding="utf-8")
     preprocess = PreprocessInfo.of(inputs.preprocess)

@@ -10,12 +10,21 @@ from autodl_ray.artifacts.bundle import BundleInfo
 from autodl_ray.export.runner.preprocess import SCHEMA
 from autodl_ray.images import MAX_PIXELS, Preprocess
 
-__all__ = ["LABELS_JSON", "METRICS_JSON", "PREPROCESS_JSON", "dump", "labels_document", "metrics_document",
-           "preprocess_document"]  # fmt: skip
+__all__ = [
+    "LABELS_JSON",
+    "METRICS_JSON",
+    "PARITY_JSON",
+    "PREPROCESS_JSON",
+    "dump",
+    "labels_document",
+    "metrics_document",
+    "preprocess_document",
+]
 
 PREPROCESS_JSON = "preprocess.json"
 LABELS_JSON = "labels.json"
 METRICS_JSON = "metrics.json"
+PARITY_JSON = "parity.json"
 
 
 def dump(document: Any) -> str:

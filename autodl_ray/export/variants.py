@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 
 from autodl_ray.artifacts import Artifact
@@ -55,9 +54,7 @@ def only_variant(
         seed=context.seed,
         meta={**candidate.meta, "reason": reason},
     ) as writer:
-        for name in candidate.manifest.files:
-            if name not in left_out:
-                shutil.copyfile(candidate.path / name, writer.path / name)
+        candidate.copy_files(writer.path, without=left_out)
         files: dict[Variant, bytes] = {variant: (writer.path / MODEL_FILES[variant]).read_bytes()}
         document = {
             **info.model_dump(),
