@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autodl_ray.errors import InputError
 
-__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "hash_key", "read_api_key"]
+__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "check_api_key", "hash_key", "read_api_key"]
 
 API_KEY_VARIABLE = "AUTODL_API_KEY"
 
@@ -42,7 +42,16 @@ def read_api_key(file: Path | None) -> str | None:
             key = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("The file of the API key cannot be read.", seen=f"{file}: {error}") from error
-    if key is not None and (not key or len(key.split()) != 1 or not key.isascii()):
+    return None if key is None else check_api_key(key, source)
+
+
+def check_api_key(key: str, source: str) -> str:
+    """Return an API key that can be sent in a header.
+
+    Raises:
+        InputError: It is empty, or has spaces or characters that are not ASCII.
+    """
+    if len(key.split()) != 1 or not key.isascii():
         raise InputError(
             "The API key is not usable.",
             seen=f"{source}: {len(key)} characters",

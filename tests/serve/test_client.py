@@ -129,6 +129,21 @@ def test_the_key_comes_from_an_argument_a_file_or_the_environment(
         assert client.predict(picture()).name == "red"
     with pytest.raises(InputError, match="cannot be read"):
         Client(url, api_key_file=tmp_path / "none")
+    for key in ("", "two words", "schlüssel"):
+        with pytest.raises(InputError, match="The API key is not usable"):
+            Client(url, api_key=key)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_address_or_a_certificate_that_is_none_is_told_at_once(kind: type[Client], tmp_path: Path) -> None:
+    for address in ("localhost:8000", "ftp://host", "http://", "http://[::1"):
+        with pytest.raises(InputError, match="The address of the service is no URL"):
+            kind(address)
+    certificate = tmp_path / "ca.pem"
+    for _ in range(2):  # missing, then empty
+        with pytest.raises(InputError, match="The certificate to trust cannot be read"):
+            kind("https://127.0.0.1:9", verify=str(certificate))
+        certificate.touch()
 
 
 def answers(*responses: httpx.Response | Exception) -> tuple[httpx.MockTransport, list[str]]:
@@ -204,6 +219,91 @@ def test_what_would_fail_again_is_not_sent_again(status: int) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"results": []}', b'{"predictions": 3, "model": "m"}'])
+def test_an_answer_of_something_else_is_told(content: bytes) -> None:
+    transport, asked = answers(httpx.Response(200, content=content))
+    with Client(transport=transport) as client:
+        for call in (lambda: client.predict(b"x"), client.models, lambda: client.predict_many([b"x", b"y"])):
+            with pytest.raises(ServiceUnavailable, match=r"200: an answer that is none of autodl_ray's") as gone:
+                call()
+            assert gone.value.status == 200
+    assert len(asked) == 3
+
+
+def test_the_asynchronous_client_raises_the_first_failure_itself_and_ends_the_rest() -> None:
+    asked: list[int] = []
+    ended: list[bool] = []
+    read: list[int] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(int(await request.aread()))
+        if asked[-1] == 0:
+            await asyncio.sleep(0.01)
+            return httpx.Response(401, json={"error": "no key"})
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(True)
+            raise
+        raise AssertionError("it was not cancelled")
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(1000):
+            read.append(number)
+            yield b"%d" % number
+
+    async def ask() -> None:
+        async with AsyncClient(transport=httpx.MockTransport(handle)) as client:
+            with pytest.raises(RequestRefused, match="no key") as refused:
+                await client.predict_many(pictures(), batch=1, workers=3)
+            assert refused.value.status == 401
+            with pytest.raises(InputError, match="The picture cannot be read"):
+                await client.predict_many([b"1", "nothing.png"], batch=1)
+
+    asyncio.run(ask())
+    assert asked[:3] == [0, 1, 2]
+    assert len(ended) >= 2
+    assert len(read) <= 6
+
+
+def test_pictures_are_read_as_they_are_needed_and_not_after_a_failure() -> None:
+    read: list[int] = []
+    ahead: list[int] = []
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(200):
+            read.append(number)
+            yield b"%d" % number
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        number = int(request.read())
+        ahead.append(len(read) - number)
+        return httpx.Response(403, json={"error": "no"}) if number == 100 else good()
+
+    with (
+        Client(transport=httpx.MockTransport(handle)) as client,
+        pytest.raises(RequestRefused, match="no"),
+    ):
+        client.predict_many(pictures(), batch=1, workers=2)
+    assert max(ahead) < 10
+    assert len(read) < 110
+
+
+@pytest.mark.parametrize("counts", [{"workers": 0}, {"batch": 0}])
+def test_counts_are_one_or_more(counts: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="is a whole number, 1 or more"):
+        Client().predict_many([b"x"], **counts)
+    with pytest.raises(InputError, match="is a whole number, 1 or more"):
+        asyncio.run(AsyncClient().predict_many([b"x"], **counts))
+
+
+def test_a_picture_that_is_too_large_has_its_place_too() -> None:
+    transport, _ = answers(good(), httpx.Response(413, json={"error": "too large"}), good())
+    with Client(transport=transport) as client:
+        found = client.predict_many([b"a", b"b", b"c"], batch=1, workers=1, on_error="return")
+    assert [isinstance(answer, RequestRefused) for answer in found] == [False, True, False]
+
+
 def test_the_asynchronous_client_retries_too() -> None:
     waits: list[float] = []
 
@@ -228,6 +328,8 @@ def test_waits_differ_between_clients_and_have_an_end() -> None:
     assert wait(0.5, waited_s=59.9) is None
     assert wait(0.0, retry_after="soon") == pytest.approx(0.5)
     assert wait(0.0, retry_after="0") == 0.0
+    assert wait(0.0, retry_after="²") == pytest.approx(0.5)
+    assert Retries(times=5000).wait(2000, status=503, retry_after=None, waited_s=0.0, chance=lambda: 0.0) == 15.0
 
 
 def test_batches_are_bounded_in_number_and_bytes() -> None:

@@ -10,15 +10,18 @@ from typing import Any, Literal, overload
 
 import httpx
 
-from autodl_ray.serve.client.retries import Retries
+from autodl_ray.serve.client.connection import connection
+from autodl_ray.serve.client.retries import Retries, Tries
 from autodl_ray.serve.client.wire import (
     Asked,
     Picture,
-    api_key_of,
+    as_answer,
+    at_least_one,
     batches,
     bytes_of,
-    chance,
-    failure,
+    in_order,
+    models_of,
+    prediction_of,
     predictions_of,
     request_of,
 )
@@ -42,6 +45,9 @@ class AsyncClient:
         transport: Of httpx, in place of the network.
         sleep: Waits for some seconds.
 
+    Raises:
+        InputError: The address or the key is not usable, or a file cannot be read.
+
     Example:
         >>> async with AsyncClient("http://127.0.0.1:8000") as client:  # doctest: +SKIP
         ...     print((await client.predict("a.jpg")).name)
@@ -61,18 +67,12 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        key = api_key_of(api_key, api_key_file)
         self.url = url.rstrip("/")
         self._asked = Asked(model, version)
         self._retries = retries or Retries()
         self._sleep = sleep
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={} if key is None else {"authorization": f"Bearer {key}"},
-            timeout=timeout_s,
-            verify=_trust(verify),
-            transport=transport,
-        )
+        given = connection(self.url, api_key=api_key, api_key_file=api_key_file, timeout_s=timeout_s, verify=verify)
+        self._http = httpx.AsyncClient(**given, transport=transport)
 
     async def predict(self, picture: Picture, *, top_k: int = 5, heatmap: bool = False) -> Prediction:
         """Classify one picture.
@@ -84,16 +84,13 @@ class AsyncClient:
             heatmap: Whether to say where the model looks; that takes 50 times as long.
 
         Raises:
+            InputError: The picture cannot be read, or is nothing that is accepted.
             RequestRefused: The picture is none, there is no such model, the key is wrong, …
             ServiceUnavailable: There was no answer, as often as was tried.
         """
         asked = Asked(self._asked.model, self._asked.version, top_k, heatmap)
-        (found,) = predictions_of(
-            await self._send("POST", asked.path, **request_of([await asyncio.to_thread(bytes_of, picture)]))
-        )
-        if isinstance(found, RequestRefused):
-            raise found
-        return found
+        data = await asyncio.to_thread(bytes_of, picture)
+        return prediction_of(await self._send("POST", asked.path, **request_of([data])))
 
     @overload
     async def predict_many(
@@ -130,40 +127,40 @@ class AsyncClient:
             on_error: What becomes of a picture that is refused: the first is raised, or each is returned in its place.
 
         Raises:
+            InputError: A picture cannot be read, or is nothing that is accepted; ``batch`` or ``workers`` is below 1.
             RequestRefused: A picture is none (with ``on_error="raise"``), the key is wrong, …
             ServiceUnavailable: There was no answer, as often as was tried.
         """
+        at_least_one(batch=batch, workers=workers)
         asked = Asked(self._asked.model, self._asked.version, top_k)
-
         slots = asyncio.Semaphore(workers)
 
         async def send(some: list[bytes | str]) -> list[Prediction | RequestRefused]:
             try:
-                return predictions_of(await self._send("POST", asked.path, **request_of(some)))
+                return predictions_of(await self._send("POST", asked.path, **request_of(some)), len(some))
             except RequestRefused as refused:
-                if len(some) > 1 or refused.status != 400:
-                    raise
-                return [refused]
+                return as_answer(refused, some)
             finally:
                 slots.release()
 
         tasks: list[asyncio.Task[list[Prediction | RequestRefused]]] = []
-        async with asyncio.TaskGroup() as group:
-            rest = batches(map(bytes_of, pictures), batch)
-            while True:
-                await slots.acquire()
-                if (some := await asyncio.to_thread(next, rest, None)) is None:  # files are read as they are needed
-                    break
-                tasks.append(group.create_task(send(some)))
-        parts = [task.result() for task in tasks]
-        found = [answer for part in parts for answer in part]
-        if on_error == "raise" and (bad := next((a for a in found if isinstance(a, RequestRefused)), None)):
-            raise bad
-        return found
+        rest = batches(map(bytes_of, pictures), batch)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await slots.acquire()
+                    if (some := await asyncio.to_thread(next, rest, None)) is None:  # files are read as they are needed
+                        break
+                    tasks.append(group.create_task(send(some)))
+        except ExceptionGroup as several:  # the others were cancelled
+            first = several.exceptions[0]
+        else:
+            return in_order([task.result() for task in tasks], on_error)
+        raise first
 
     async def models(self) -> list[ModelFacts]:
         """Return every version of every model, the default first."""
-        return [ModelFacts.of(entry) for entry in (await self._send("GET", "/v1/models")).json()["models"]]
+        return models_of(await self._send("GET", "/v1/models"))
 
     async def is_ready(self) -> bool:
         """Whether the service answers; asks once."""
@@ -186,30 +183,13 @@ class AsyncClient:
 
     async def _send(self, method: str, path: str, **body: Any) -> httpx.Response:
         """Send a request until it is answered or the patience ends."""
-        tried, waited = 0, 0.0
+        tries = Tries(self._retries, self.url)
         while True:
-            response, problem = None, None
-            tried += 1
             try:
                 response = await self._http.request(method, path, **body)
-            except httpx.TransportError as error:
-                problem = error
+                if response.status_code == 200:
+                    return response
+                seconds = tries.wait(response)
             except httpx.HTTPError as error:
-                raise failure(None, error, url=self.url, tried=tried) from error
-            if response is not None and response.status_code == 200:
-                return response
-            status = 0 if response is None else response.status_code
-            after = None if response is None else response.headers.get("retry-after")
-            wait = self._retries.wait(tried, status=status, retry_after=after, waited_s=waited, chance=chance)
-            if wait is None:
-                raise failure(response, problem, url=self.url, tried=tried)
-            waited += wait
-            await self._sleep(wait)
-
-
-def _trust(verify: bool | str) -> Any:
-    if isinstance(verify, bool):
-        return verify
-    import ssl
-
-    return ssl.create_default_context(cafile=verify)
+                seconds = tries.wait(error)
+            await self._sleep(seconds)

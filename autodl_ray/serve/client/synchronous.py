@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
-from autodl_ray.serve.client.retries import Retries
+from autodl_ray.serve.client.connection import connection
+from autodl_ray.serve.client.retries import Retries, Tries
 from autodl_ray.serve.client.wire import (
     Asked,
     Picture,
-    api_key_of,
+    as_answer,
+    at_least_one,
     batches,
     bytes_of,
-    chance,
-    failure,
+    in_order,
+    models_of,
+    prediction_of,
     predictions_of,
     request_of,
 )
 from autodl_ray.serve.client.words import ModelFacts, Prediction, RequestRefused
 
 __all__ = ["Client"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Client:
@@ -42,6 +48,9 @@ class Client:
         verify: Check TLS certificates; or the path of a certificate to trust.
         transport: Of httpx, in place of the network.
         sleep: Waits for some seconds.
+
+    Raises:
+        InputError: The address or the key is not usable, or a file cannot be read.
 
     Example:
         >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -62,18 +71,12 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        key = api_key_of(api_key, api_key_file)
         self.url = url.rstrip("/")
         self._asked = Asked(model, version)
         self._retries = retries or Retries()
         self._sleep = sleep
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={} if key is None else {"authorization": f"Bearer {key}"},
-            timeout=timeout_s,
-            verify=_trust(verify),
-            transport=transport,
-        )
+        given = connection(self.url, api_key=api_key, api_key_file=api_key_file, timeout_s=timeout_s, verify=verify)
+        self._http = httpx.Client(**given, transport=transport)
 
     def predict(self, picture: Picture, *, top_k: int = 5, heatmap: bool = False) -> Prediction:
         """Classify one picture.
@@ -85,14 +88,12 @@ class Client:
             heatmap: Whether to say where the model looks; that takes 50 times as long.
 
         Raises:
+            InputError: The picture cannot be read, or is nothing that is accepted.
             RequestRefused: The picture is none, there is no such model, the key is wrong, …
             ServiceUnavailable: There was no answer, as often as was tried.
         """
         asked = Asked(self._asked.model, self._asked.version, top_k, heatmap)
-        (found,) = predictions_of(self._send("POST", asked.path, **request_of([bytes_of(picture)])))
-        if isinstance(found, RequestRefused):
-            raise found
-        return found
+        return prediction_of(self._send("POST", asked.path, **request_of([bytes_of(picture)])))
 
     @overload
     def predict_many(
@@ -129,29 +130,24 @@ class Client:
             on_error: What becomes of a picture that is refused: the first is raised, or each is returned in its place.
 
         Raises:
+            InputError: A picture cannot be read, or is nothing that is accepted; ``batch`` or ``workers`` is below 1.
             RequestRefused: A picture is none (with ``on_error="raise"``), the key is wrong, …
             ServiceUnavailable: There was no answer, as often as was tried.
         """
+        at_least_one(batch=batch, workers=workers)
         asked = Asked(self._asked.model, self._asked.version, top_k)
 
         def send(some: list[bytes | str]) -> list[Prediction | RequestRefused]:
             try:
-                return predictions_of(self._send("POST", asked.path, **request_of(some)))
+                return predictions_of(self._send("POST", asked.path, **request_of(some)), len(some))
             except RequestRefused as refused:
-                if len(some) > 1 or refused.status != 400:
-                    raise
-                return [refused]
+                return as_answer(refused, some)
 
-        with ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(send, batches(map(bytes_of, pictures), batch)))
-        found = [answer for part in parts for answer in part]
-        if on_error == "raise" and (bad := next((a for a in found if isinstance(a, RequestRefused)), None)):
-            raise bad
-        return found
+        return in_order(_in_parallel(send, batches(map(bytes_of, pictures), batch), workers), on_error)
 
     def models(self) -> list[ModelFacts]:
         """Return every version of every model, the default first."""
-        return [ModelFacts.of(entry) for entry in self._send("GET", "/v1/models").json()["models"]]
+        return models_of(self._send("GET", "/v1/models"))
 
     def is_ready(self) -> bool:
         """Whether the service answers; asks once."""
@@ -174,30 +170,39 @@ class Client:
 
     def _send(self, method: str, path: str, **body: Any) -> httpx.Response:
         """Send a request until it is answered or the patience ends."""
-        tried, waited = 0, 0.0
+        tries = Tries(self._retries, self.url)
         while True:
-            response, problem = None, None
-            tried += 1
             try:
                 response = self._http.request(method, path, **body)
-            except httpx.TransportError as error:
-                problem = error
+                if response.status_code == 200:
+                    return response
+                seconds = tries.wait(response)
             except httpx.HTTPError as error:
-                raise failure(None, error, url=self.url, tried=tried) from error
-            if response is not None and response.status_code == 200:
-                return response
-            status = 0 if response is None else response.status_code
-            after = None if response is None else response.headers.get("retry-after")
-            wait = self._retries.wait(tried, status=status, retry_after=after, waited_s=waited, chance=chance)
-            if wait is None:
-                raise failure(response, problem, url=self.url, tried=tried)
-            waited += wait
-            self._sleep(wait)
+                seconds = tries.wait(error)
+            self._sleep(seconds)
 
 
-def _trust(verify: bool | str) -> Any:
-    if isinstance(verify, bool):
-        return verify
-    import ssl
+def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int) -> list[_Result]:
+    """Do ``work`` for every item in threads; items are taken as they are needed, and the first error ends it."""
+    tasks: list[Future[_Result]] = []
+    running: set[Future[_Result]] = set()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                tasks.append(pool.submit(work, item))
+                running.add(tasks[-1])
+                if len(running) > workers:  # one waits, so that no thread does
+                    running = _without_done(running)
+            while running:
+                running = _without_done(running)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [task.result() for task in tasks]
 
-    return ssl.create_default_context(cafile=verify)
+
+def _without_done(running: set[Future[_Result]]) -> set[Future[_Result]]:
+    done, rest = wait(running, return_when=FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return rest

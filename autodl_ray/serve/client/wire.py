@@ -5,38 +5,47 @@ from __future__ import annotations
 import io
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from autodl_ray.errors import InputError
-from autodl_ray.serve.client.words import Heatmap, Prediction, Probability, RequestRefused, ServiceUnavailable
+from autodl_ray.serve.client.words import (
+    Heatmap,
+    ModelFacts,
+    Prediction,
+    Probability,
+    RequestRefused,
+    ServiceUnavailable,
+)
+from autodl_ray.serve.settings import API_KEY_VARIABLE
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = [
-    "API_KEY_VARIABLE",
     "Asked",
     "Picture",
-    "api_key_of",
+    "as_answer",
+    "at_least_one",
     "batches",
     "bytes_of",
     "chance",
     "failure",
+    "in_order",
+    "models_of",
+    "prediction_of",
     "predictions_of",
     "request_of",
 ]
 
-API_KEY_VARIABLE = "AUTODL_API_KEY"
-"""Environment variable with the API key."""
-
 Picture: TypeAlias = Any
 """Bytes, a path, an open file, a Pillow image, an array (H, W, 3) uint8, or a web address the service may fetch."""
 
-_BATCH_BYTES = 8_000_000  # of one request: below every service's cap, and soon sent
+_T = TypeVar("_T")
+_BATCH_BYTES = 8_000_000  # of one request: below the cap that services have by default, and soon sent
 
 
 @dataclass(frozen=True)
@@ -63,23 +72,6 @@ class Asked:
             return f"/predict{options}"
         version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
         return f"/v1/models/{quote(self.model, safe='')}{version}:predict{options}"
-
-
-def api_key_of(key: str | None, file: str | Path | None) -> str | None:
-    """Return the API key: as given, from a file, or from ``AUTODL_API_KEY``.
-
-    Raises:
-        InputError: The file cannot be read or is empty.
-    """
-    if key is not None or file is None:
-        return key if key is not None else os.environ.get(API_KEY_VARIABLE)
-    try:
-        text = Path(file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InputError("The file of the API key cannot be read.", seen=f"{file}: {error}") from error
-    if not text:
-        raise InputError("The file of the API key is empty.", seen=file)
-    return text
 
 
 def bytes_of(picture: Picture) -> bytes | str:
@@ -132,11 +124,78 @@ def request_of(pictures: Sequence[bytes | str]) -> dict[str, Any]:
     return {"content": picture, "headers": {"content-type": "application/octet-stream"}}
 
 
-def predictions_of(response: httpx.Response) -> list[Prediction | RequestRefused]:
-    """Read a 200: one answer per picture; a picture that was refused is the error it would raise."""
-    document = response.json()
-    entries = document.get("results", [document])
-    return [_prediction(entry, document, response) for entry in entries]
+def predictions_of(response: httpx.Response, count: int) -> list[Prediction | RequestRefused]:
+    """Read a 200: one answer per picture, ``count`` of them; a picture that was refused is the error it would raise.
+
+    Raises:
+        ServiceUnavailable: It is no such answer: something else answers there.
+    """
+
+    def read(document: Any) -> list[Prediction | RequestRefused]:
+        entries = document.get("results", [document])
+        if len(entries) != count:
+            raise ValueError("answers for other pictures")
+        return [_prediction(entry, document, response) for entry in entries]
+
+    return _read(response, read)
+
+
+def prediction_of(response: httpx.Response) -> Prediction:
+    """Read the 200 of one picture.
+
+    Raises:
+        RequestRefused: The picture was refused.
+        ServiceUnavailable: It is no such answer.
+    """
+    (found,) = predictions_of(response, 1)
+    if isinstance(found, RequestRefused):
+        raise found
+    return found
+
+
+def models_of(response: httpx.Response) -> list[ModelFacts]:
+    """Read the 200 that lists models.
+
+    Raises:
+        ServiceUnavailable: It is no such answer.
+    """
+    return _read(response, lambda document: [ModelFacts.of(entry) for entry in document["models"]])
+
+
+def as_answer(refused: RequestRefused, pictures: Sequence[bytes | str]) -> list[Prediction | RequestRefused]:
+    """Return the refusal of a request as the answer for its only picture.
+
+    Raises:
+        RequestRefused: There were several pictures, or it was not refused for what the picture is.
+    """
+    if len(pictures) > 1 or refused.status not in (400, 413):
+        raise refused
+    return [refused]
+
+
+def in_order(
+    parts: Iterable[Sequence[Prediction | RequestRefused]], on_error: str
+) -> list[Prediction | RequestRefused]:
+    """Put the answers of several requests together.
+
+    Raises:
+        RequestRefused: The first that is among them, with ``on_error="raise"``.
+    """
+    found = [answer for part in parts for answer in part]
+    if on_error == "raise" and (bad := next((a for a in found if isinstance(a, RequestRefused)), None)):
+        raise bad
+    return found
+
+
+def at_least_one(**counts: int) -> None:
+    """Check what counts something.
+
+    Raises:
+        InputError: One is below 1.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is a whole number, 1 or more.", seen=count)
 
 
 def failure(response: httpx.Response | None, error: Exception | None, *, url: str, tried: int) -> Exception:
@@ -187,11 +246,24 @@ def _prediction(
     )
 
 
+def _read(response: httpx.Response, of: Callable[[Any], _T]) -> _T:
+    try:
+        return of(response.json())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        foreign = ServiceUnavailable("The service cannot answer.", seen=f"{response.status_code}: {_foreign(response)}")
+        foreign.status = response.status_code
+        raise foreign from error
+
+
 def _said(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):  # something else answers there
-        return f"an answer that is none of autodl_ray's: {response.text[:100]!r}"
+    except (ValueError, LookupError, TypeError):
+        return _foreign(response)
+
+
+def _foreign(response: httpx.Response) -> str:
+    return f"an answer that is none of autodl_ray's: {response.text[:100]!r}"
 
 
 def _encoded(picture: Picture) -> bytes:
