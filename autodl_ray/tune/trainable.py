@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodl_ray.runtime.resources import ResourcePlan
+from autodl_ray.train.result import CURVES
 from autodl_ray.tune.bridge import TrialCall
+from autodl_ray.tune.extension import CHECKPOINT
 
 if TYPE_CHECKING:
     from autodl_ray.data.stream import StreamSource
@@ -72,11 +74,19 @@ class LaunchTrial:
 
 
 def _catch_up(call: TrialCall, report: Callable[[Mapping[str, Any]], None]) -> None:
-    """Report the epoch that was saved but not written into the journal before a kill."""
+    """Report the epoch that was saved but not written into the journal before a kill.
+
+    The rows are written before the checkpoint: where that is older, or gone, a kill came between them. The training
+    then goes back to what the checkpoint knows, its best weights too, and makes and reports the epoch again.
+    """
+    curves, checkpoint = call.folder / CURVES, call.folder / CHECKPOINT
     try:
-        rows = json.loads((call.folder / "curves.json").read_text())
+        known = checkpoint.stat().st_mtime_ns >= curves.stat().st_mtime_ns
+        rows = json.loads(curves.read_text()) if known else []
     except (OSError, ValueError):
-        return
+        known, rows = False, []
+    if not known:
+        curves.unlink(missing_ok=True)
     for row in rows:
         if int(row["epoch"]) > call.known_epochs:
             report(row)
