@@ -12,6 +12,7 @@ from autodl_ray.artifacts.bundle import open_bundle
 from autodl_ray.errors import InputError, StageError
 from autodl_ray.export import CandidateInputs, make_candidate
 from autodl_ray.export.bench import BenchRow, EdgeFigures, Grid, bench, measure_edge, pick_edge
+from autodl_ray.export.bench import edge as edge_module
 from autodl_ray.export.bench.engines import open_engines
 from autodl_ray.export.bench.plot import write_plot
 from autodl_ray.seeding import rng_for
@@ -124,6 +125,13 @@ def test_a_process_of_its_own_knows_its_own_memory(candidate: Artifact, tmp_path
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(StageError, match="does not run in a process of its own"):
         measure_edge({"fp32": tmp_path / "broken.onnx"}, size=(8, 8), lost={}, seconds=0.1)
+
+
+def test_a_process_that_hangs_is_given_up(candidate: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_module, "_TIMEOUT_S", 0.05)
+    with pytest.raises(StageError, match="does not run in a process of its own") as caught:
+        measure_edge({"fp32": candidate.file("model.onnx")}, size=(8, 8), lost={}, seconds=60.0)
+    assert caught.value.seen == "model.onnx: no result after 0.05 s"
 
 
 def test_a_run_for_a_small_machine_is_judged_on_one_thread(inputs: CandidateInputs, tmp_path: Path) -> None:

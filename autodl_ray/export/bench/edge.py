@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -116,18 +115,19 @@ def measure_edge(
 
 def _probe(file: Path, size: tuple[int, int], seconds: float) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).with_name("probe.py"))]
-    done = subprocess.run(
-        [*command, str(file), str(size[0]), str(size[1]), f"{seconds:.3f}"],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-    )
-    if done.returncode != 0:
-        raise StageError(
-            "The model does not run in a process of its own.",
-            seen=f"{file.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
+    what = "The model does not run in a process of its own."
+    try:
+        done = subprocess.run(
+            [*command, str(file), str(size[0]), str(size[1]), f"{seconds:.3f}"],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        raise StageError(what, seen=f"{file.name}: no result after {_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        raise StageError(what, seen=f"{file.name}: {reason}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
