@@ -6,6 +6,7 @@ because without it onnxruntime counts weights outside the picture (up to 19 of 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autodl_ray.images import Preprocess
 
-__all__ = ["INPUT", "LOGITS", "OPSET", "OUTPUT", "PIXELS", "model_of", "preprocess_model", "with_preprocess"]
+__all__ = [
+    "INPUT",
+    "LOGITS",
+    "OPSET",
+    "OUTPUT",
+    "PIXELS",
+    "model_of",
+    "preprocess_model",
+    "with_outputs",
+    "with_preprocess",
+]
 
 INPUT, PIXELS, LOGITS, OUTPUT = "image", "pixels", "logits", "probabilities"
 OPSET = 18
@@ -79,6 +90,22 @@ def model_of(graph: onnx.GraphProto, opsets: list[onnx.OperatorSetIdProto]) -> o
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="autodl_ray")
     onnx.checker.check_model(model)
     return model
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
+    """Return the model with these float tensors as its outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {o.name: o for o in copy.graph.output}
+    del copy.graph.output[:]
+    made = {name for node in copy.graph.node for name in node.output}
+    for name in names:
+        if name in made:
+            info = known.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            copy.graph.output.append(info)
+    if OUTPUT in known and OUTPUT not in names:
+        copy.graph.output.append(known[OUTPUT])
+    return bytes(copy.SerializeToString())
 
 
 def _image_info() -> onnx.ValueInfoProto:

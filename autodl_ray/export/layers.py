@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from autodl_ray.export.graph import INPUT, LOGITS, OUTPUT, PIXELS
+from autodl_ray.export.graph import INPUT, LOGITS, PIXELS, with_outputs
 from autodl_ray.images import ImageArray, Preprocess
 from autodl_ray.models.predictor import open_session
 from autodl_ray.models.preprocess import preprocess_tensor
@@ -27,7 +27,6 @@ __all__ = [
     "first_difference",
     "layer_outputs",
     "watched",
-    "with_outputs",
 ]
 
 _TOLERANCE = 1e-3
@@ -192,19 +191,3 @@ def explain_core(model: nn.Module, core: onnx.ModelProto, pixels: Tensor) -> str
     session = open_session(with_outputs(core, names))
     values = dict(zip(names, session.run(names, {PIXELS: pixels.numpy()}), strict=True))
     return first_difference(layer_outputs(model, pixels), {path: values[name] for path, name in tensors.items()})
-
-
-def with_outputs(model: onnx.ModelProto, names: list[str]) -> bytes:
-    """Return the model with these float tensors as its outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {o.name: o for o in copy.graph.output}
-    del copy.graph.output[:]
-    made = {name for node in copy.graph.node for name in node.output}
-    for name in names:
-        if name in made:
-            info = known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            copy.graph.output.append(info)
-    if OUTPUT in known and OUTPUT not in names:
-        copy.graph.output.append(known[OUTPUT])
-    return bytes(copy.SerializeToString())

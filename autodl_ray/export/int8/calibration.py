@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from autodl_ray.export.graph import PIXELS
+from autodl_ray.export.graph import PIXELS, with_outputs
 from autodl_ray.models.predictor import open_session
 
 __all__ = ["METHODS", "ActivationSample", "CalibrationMethod", "Range", "observe", "ranges"]
@@ -62,7 +62,7 @@ def observe(core: onnx.ModelProto, batches: Iterable[npt.NDArray[np.float32]]) -
     """
     clamped = _clamped(core)
     names = [PIXELS, *(n.output[0] for n in core.graph.node if n.output[0] not in clamped)]
-    session = open_session(_with_outputs(core, names))
+    session = open_session(with_outputs(core, names))
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     for count, pixels in enumerate(batches):
@@ -147,13 +147,3 @@ def _clamped(core: onnx.ModelProto) -> dict[str, str]:
         for name, nodes in users.items()
         if len(nodes) == 1 and nodes[0].op_type in _CLAMPS and nodes[0].input[0] == name and name not in outputs
     }
-
-
-def _with_outputs(core: onnx.ModelProto, names: list[str]) -> bytes:
-    model = onnx.ModelProto()
-    model.CopyFrom(core)
-    del model.graph.output[:]
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name != PIXELS
-    )
-    return bytes(model.SerializeToString())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from autodl_ray.export.graph import PIXELS
+from autodl_ray.export.graph import PIXELS, with_outputs
 from autodl_ray.export.int8.layers import weights_by_name
 from autodl_ray.models.predictor import open_session
 
@@ -115,12 +115,7 @@ def _peaks(
     core: onnx.ModelProto, tensors: Sequence[str], batches: Sequence[npt.NDArray[np.float32]]
 ) -> list[npt.NDArray[np.float64]]:
     """Return the largest absolute value of each channel, (C,) a tensor."""
-    model = onnx.ModelProto()
-    model.CopyFrom(core)
-    del model.graph.output[:]
-    for name in tensors:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    session = open_session(model.SerializeToString())
+    session = open_session(with_outputs(core, tensors))
     found: list[npt.NDArray[np.float64]] = []
     for pixels in batches:
         values = session.run(list(tensors), {PIXELS: pixels})

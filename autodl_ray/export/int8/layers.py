@@ -12,7 +12,17 @@ from onnx import helper, numpy_helper
 
 from autodl_ray.export.int8.calibration import Range
 
-__all__ = ["Layer", "alone", "fake_pair", "layers_of", "linear_share", "named", "rounded_weight", "weights_by_name"]
+__all__ = [
+    "Layer",
+    "alone",
+    "fake_pair",
+    "in_8_bits",
+    "layers_of",
+    "linear_share",
+    "named",
+    "rounded_weight",
+    "weights_by_name",
+]
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -92,12 +102,22 @@ def linear_share(core: onnx.ModelProto) -> float:
     return sum(size for linear, size in sizes if linear) / total if total else 0.0
 
 
+def in_8_bits(weight: Weights, channel_axis: int) -> tuple[npt.NDArray[np.int8], Weights]:
+    """Return the weights as symmetric 8 bits, and the scale of each output channel (C,)."""
+    scale = np.abs(weight).max(axis=_others(weight, channel_axis)) / 127.0
+    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+    steps = np.rint(weight / np.expand_dims(scale, _others(weight, channel_axis)))
+    return np.clip(steps, -127, 127).astype(np.int8), scale
+
+
 def rounded_weight(weight: Weights, channel_axis: int) -> Weights:
-    """Return the weights as 8 bits hold them: symmetric, with a scale for each output channel."""
-    axes = tuple(i for i in range(weight.ndim) if i != channel_axis)
-    scale = np.abs(weight).max(axis=axes, keepdims=True) / 127.0
-    scale = np.where(scale > 0, scale, 1.0)
-    return (np.clip(np.rint(weight / scale), -127, 127) * scale).astype(np.float32)
+    """Return the weights as 8 bits hold them."""
+    whole, scale = in_8_bits(weight, channel_axis)
+    return (whole * np.expand_dims(scale, _others(weight, channel_axis))).astype(np.float32)
+
+
+def _others(weight: Weights, channel_axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(weight.ndim) if i != channel_axis)
 
 
 def fake_pair(tensor: str, span: Range, output: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

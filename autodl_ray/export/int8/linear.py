@@ -5,12 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from autodl_ray.export.int8.layers import layers_of, weights_by_name
+from autodl_ray.export.int8.layers import in_8_bits, layers_of, weights_by_name
 from autodl_ray.export.int8.quantize import quiet
 
 __all__ = ["dynamic_core", "weights_core"]
@@ -43,7 +41,7 @@ def weights_core(core: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
     opened = []
     for name, axis in chosen.items():
-        whole, scale = _in_8_bits(weights[name], axis)
+        whole, scale = in_8_bits(weights[name], axis)
         kept += [numpy_helper.from_array(whole, f"{name}/8"), numpy_helper.from_array(scale, f"{name}/scale")]
         opened.append(
             helper.make_node("DequantizeLinear", [f"{name}/8", f"{name}/scale"], [name], name=f"{name}/open", axis=axis)
@@ -54,12 +52,3 @@ def weights_core(core: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend([*opened, *nodes])
     return model
-
-
-def _in_8_bits(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = np.abs(weight).max(axis=others) / 127.0
-    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale

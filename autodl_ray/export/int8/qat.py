@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ from autodl_ray.seeding import rng_for
 __all__ = ["QatResult", "rounded_tensors", "train_rounded"]
 
 _BATCH = 16
-_LR = 1e-4
+_LR = 1e-3  # at the start; falls to nothing along a cosine
 _SHIFT = 0.04  # of the side, either way
 _EPOCHS = 3
 
@@ -66,8 +66,6 @@ def train_rounded(
     preprocess: Preprocess,
     seed: int,
     until: float,
-    in_float: tuple[str, ...] = (),
-    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> QatResult:
     """Fine-tune with the rounding in place, for 3 epochs or until the time is up.
 
@@ -78,13 +76,11 @@ def train_rounded(
         preprocess: What the network takes of a picture.
         seed: Of the order and the shifts.
         until: Unix time.
-        in_float: Layers that stay in float.
-        tell: Is told how many of how many steps are done.
 
     Raises:
         UnknownOperator: The graph cannot be trained.
     """
-    network = GraphNetwork(core, ranges, in_float=in_float).train()
+    network = GraphNetwork(core, ranges).train()
     teacher = open_session(core.SerializeToString())
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, nesterov=True)
@@ -107,10 +103,9 @@ def train_rounded(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = _LR * 10 * 0.5 * (1.0 + float(np.cos(np.pi * share)))
+                group["lr"] = _LR * 0.5 * (1.0 + float(np.cos(np.pi * share)))
             optimizer.step()
             steps, seen = steps + 1, seen + len(pixels)
-            tell(steps, total)
     return QatResult(_with_weights(core, network), steps, seen)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,28 +24,16 @@ def divergence(wanted: npt.NDArray[np.float32], seen: npt.NDArray[np.float32]) -
     return float((np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1).mean())
 
 
-def sensitivities(
-    core: onnx.ModelProto,
-    ranges: Mapping[str, Range],
-    batches: Sequence[Pixels],
-    *,
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:
+def sensitivities(core: onnx.ModelProto, ranges: Mapping[str, Range], batches: Sequence[Pixels]) -> dict[str, float]:
     """Return layer → how far the answers move when it alone is in 8 bits.
 
     Args:
         core: Float, with named nodes.
         ranges: Tensor → range.
         batches: Calibration pictures, (N, 3, S, S) float32.
-        tell: Is told how many of how many layers are done.
     """
     wanted = _logits(core, batches)
-    layers = layers_of(core)
-    found: dict[str, float] = {}
-    for position, layer in enumerate(layers):
-        found[layer.name] = divergence(wanted, _logits(alone(core, layer, ranges), batches))
-        tell(position + 1, len(layers))
-    return found
+    return {layer.name: divergence(wanted, _logits(alone(core, layer, ranges), batches)) for layer in layers_of(core)}
 
 
 def float_sets(found: Mapping[str, float]) -> list[tuple[str, ...]]:
