@@ -122,7 +122,7 @@ def _status(context: typer.Context, address: _Address = None, json_output: _Json
     for name, entry in found.items():
         declared = entry.get("deployed_app_config") or {}
         replicas = sum(len(d.get("replicas", [])) for d in entry.get("deployments", {}).values())
-        models = _served(goal_of(declared)) if "autodl_ray" in str(declared.get("import_path")) else []
+        models = _served(goal_of(declared)) if _has_goal(declared) else []
         documents.append({"app": name, "status": entry.get("status"), "replicas": replicas, "models": models})
         rows.append([name, str(entry.get("status")), str(replicas), ", ".join(m["name"] for m in models)])
     console.result({"applications": documents})
@@ -150,8 +150,9 @@ def _rollback(
     console: Console = context.obj
     cluster = Cluster.of(address)
     application = _deployed(cluster, app)
-    _send(cluster, application, goal_of(application).taken_back(name))
-    console.result({"app": app, "model": name, "models": _served(goal_of(application).taken_back(name))})
+    goal = goal_of(application).taken_back(name)
+    _send(cluster, application, goal)
+    console.result({"app": app, "model": name, "models": _served(goal)})
     console.print(f"the newest version of {name} is taken back")
 
 
@@ -190,19 +191,17 @@ def _application(
     from autodl_ray.serve.bundles import check_bundles
     from autodl_ray.serve.goal import Goal
     from autodl_ray.serve.remote import application_config, goal_of
-    from autodl_ray.spec import ServeSpec
+    from autodl_ray.serve.settings import with_options
 
     checked = [(bundle.name, str(bundle.folder)) for bundle in check_bundles(bundles)]
-    given = {name: value for name, value in scale.items() if value is not None}
-    kept = {} if before is None else {**before["args"]["serve"], **_numbers(before)}
-    spec = ServeSpec.model_validate({**kept, **given})
     args = {"keys_file": keys_file} if keys_file else {}
     if before is None:
-        return application_config(app, Goal.of(checked), spec, args=args)
+        return application_config(app, Goal.of(checked), with_options(None, scale), args=args)
     goal = _changed(goal_of(before), checked, plan)
+    spec = with_options({**before["args"].get("serve", {}), **_numbers(before)}, scale)
     new = application_config(app, goal, spec, args=args)
     fixed = {**before["args"], **args}
-    if "num_threads" in given:
+    if scale["num_threads"] is not None:
         fixed["serve"] = new["args"]["serve"]
     return {**new, "args": fixed}  # other arguments would restart the replicas
 
@@ -255,6 +254,12 @@ def _deployed(cluster: Cluster, app: str) -> dict[str, Any]:
     raise InputError(
         "There is no such application on the cluster.", seen=app, accepted=", ".join(a["name"] for a in deployed)
     )
+
+
+def _has_goal(application: dict[str, Any]) -> bool:
+    """Whether it is one of ours that follows a goal; one from a file may have bundles in its arguments alone."""
+    ours = "autodl_ray" in str(application.get("import_path"))
+    return ours and any(options.get("user_config") for options in application.get("deployments") or [])
 
 
 def _served(goal: Goal) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from autodl_ray.errors import InputError, RunInterrupted, SpecError
 
 if TYPE_CHECKING:
     from autodl_ray.serve.service import Service
-    from autodl_ray.spec import ServeSpec
 
 __all__ = ["serve"]
 
@@ -76,7 +75,7 @@ def serve(
     """
     from autodl_ray.serve.bundles import check_bundles
     from autodl_ray.serve.service import start, stop
-    from autodl_ray.serve.settings import read_api_key
+    from autodl_ray.serve.settings import read_api_key, with_options
     from autodl_ray.serve.tls import Tls
 
     console: Console = context.obj
@@ -92,7 +91,7 @@ def serve(
         "allow_urls": allow_urls or None,
     }
     replicas = {"num": num_replicas, "min": min_replicas, "max": max_replicas}
-    spec = _settings(check_bundles(bundles)[0].settings, {**wanted, **_replicas(replicas)})
+    spec = with_options(check_bundles(bundles)[0].settings, {**wanted, **_replicas(replicas)})
     key = read_api_key(api_key_file)
     tls = Tls.of(tls_cert, tls_key)
     log = Path(tempfile.gettempdir()) / f"autodl-serve-{os.getpid()}.log"
@@ -180,25 +179,6 @@ def _replicas(given: dict[str, int | None]) -> dict[str, int | None]:
     if given["min"] is not None or given["max"] is not None:
         raise SpecError("--num-replicas stands alone.", hint="use --min-replicas and --max-replicas for a range")
     return {"min_replicas": given["num"], "max_replicas": given["num"]}
-
-
-def _settings(carried: dict[str, object] | None, options: dict[str, Any]) -> ServeSpec:
-    """Lay the options over the settings that the bundle carries; one bound of the replicas moves the other."""
-    from pydantic import ValidationError
-
-    from autodl_ray.spec import ServeSpec
-
-    given = {name: value for name, value in options.items() if value is not None}
-    values: dict[str, Any] = {**ServeSpec().model_dump(), **(carried or {}), **given}
-    if "max_replicas" not in given:
-        values["max_replicas"] = max(values["max_replicas"], values["min_replicas"])
-    if "min_replicas" not in given:
-        values["min_replicas"] = min(values["max_replicas"], values["min_replicas"])
-    try:
-        return ServeSpec.model_validate(values)
-    except ValidationError as error:
-        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SpecError("The settings of the service are not valid.", seen="; ".join(reasons)) from error
 
 
 def _print(service: Service, console: Console, *, with_key: bool) -> None:

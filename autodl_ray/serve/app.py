@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from autodl_ray.errors import SpecError
 from autodl_ray.serve.api import create_app
 from autodl_ray.serve.board import RayBoard
 from autodl_ray.serve.bundles import check_bundles
@@ -42,15 +41,15 @@ from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.observe.record import Recorder
 from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.plan import ReplicaPlan
-from autodl_ray.serve.scaling import policy_config
+from autodl_ray.serve.scaling import number_of_replicas
 from autodl_ray.serve.settings import hash_key, read_api_key
 from autodl_ray.serve.trial import try_bundle
 from autodl_ray.serve.versions import Versions
 from autodl_ray.spec import ServeSpec
+from autodl_ray.spec.explain import validated
 
 __all__ = ["BuildArgs", "Classifier", "application", "build"]
 
-_LOOK_BACK_S = 11.0  # the shortest window that Ray 2.60 accepts without a warning is 10 s
 _DRAIN_S = 6.0
 
 
@@ -224,7 +223,7 @@ def application(
     Args:
         bundles: Name → folder, as every node sees it; the first is the default.
         spec: Limits and autoscaling.
-        plan: CPUs, threads and number of the replicas.
+        plan: CPUs and threads of the replicas.
         key_hash: sha256 of the API key, or None.
         hosts: Host names under which it may be asked; None: any.
         local: Whether Ray runs on this machine alone: then its replicas open no port to others.
@@ -243,7 +242,7 @@ def application(
         "graceful_shutdown_timeout_s": _DRAIN_S,
         "graceful_shutdown_wait_loop_s": 0.2,
         "max_constructor_retry_count": 1,  # a model that cannot be loaded cannot be loaded a third time either
-        **_scaling(spec, plan),
+        **number_of_replicas(spec),
     }
     deployment = serve.deployment(**options)(Classifier)
     return deployment.bind(
@@ -277,22 +276,6 @@ def _keep_on_loopback() -> None:
     replica.add_port_to_grpc_server = add_loopback_port
 
 
-def _scaling(spec: ServeSpec, plan: ReplicaPlan) -> dict[str, Any]:
-    if plan.min_replicas == plan.max_replicas:
-        return {"num_replicas": plan.max_replicas}
-    return {
-        "autoscaling_config": {
-            "min_replicas": plan.min_replicas,
-            "max_replicas": plan.max_replicas,
-            "policy": policy_config(spec.target_ongoing_requests, spec.latency_target_ms),
-            "target_ongoing_requests": spec.target_ongoing_requests,
-            "upscale_delay_s": spec.upscale_delay_s,
-            "downscale_delay_s": spec.downscale_delay_s,
-            "look_back_period_s": _LOOK_BACK_S,
-        }
-    }
-
-
 class BuildArgs(BaseModel):
     """Arguments of :func:`build`, as they stand in a Serve config file (jobs/serve.yaml)."""
 
@@ -319,7 +302,7 @@ def build(args: dict[str, Any]) -> Application:
         BundleError: A bundle is damaged or is none.
         InputError: The file of the API key cannot be read or is empty.
     """
-    wanted = _validated(args)
+    wanted = validated(BuildArgs, args, what="The arguments of the application are not valid.")
     spec = wanted.serve
     plan = ReplicaPlan(
         num_cpus=wanted.num_cpus or float(spec.num_threads or 1),
@@ -341,11 +324,3 @@ def build(args: dict[str, Any]) -> Application:
         metrics_folder=wanted.metrics_folder,
         record=wanted.record,
     )
-
-
-def _validated(args: dict[str, Any]) -> BuildArgs:
-    try:
-        return BuildArgs.model_validate(args)
-    except ValidationError as error:
-        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SpecError("The arguments of the application are not valid.", seen="; ".join(reasons)) from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from autodl_ray.errors import InputError, SpecError
+from autodl_ray.errors import InputError
 from autodl_ray.serve.rollout import RolloutRules
+from autodl_ray.spec.explain import validated
 
 __all__ = ["Goal", "NextVersion", "ServedVersion", "parse_goal"]
 
@@ -62,9 +63,15 @@ class Goal(_Part):
         return self._changed(name, change)
 
     def taken_back(self, name: str) -> Goal:
-        """Return the goal without the newest version of a model, whether it is on its way in or took over."""
+        """Return the goal without the newest version of a model, whether it is on its way in or took over.
+
+        Raises:
+            InputError: There is no such model, or no version but its first.
+        """
 
         def change(model: ServedVersion) -> ServedVersion:
+            if model.next is None and not model.past:
+                raise InputError("There is no version to take back.", seen=name, hint="only its first one is served")
             past = model.past if model.next is not None else model.past[:-1]
             return ServedVersion(name=name, bundle=model.bundle, past=past)
 
@@ -87,8 +94,4 @@ def parse_goal(value: Any) -> Goal:
     Raises:
         SpecError: It is not valid.
     """
-    try:
-        return Goal.model_validate(value)
-    except ValidationError as error:
-        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SpecError("What is to be served is not valid.", seen="; ".join(reasons)) from error
+    return validated(Goal, value, what="What is to be served is not valid.")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autodl_ray.errors import InputError, StageError
 from autodl_ray.serve.goal import Goal, NextVersion, parse_goal
-from autodl_ray.serve.scaling import policy_config
+from autodl_ray.serve.scaling import number_of_replicas
 from autodl_ray.serve.settings import SERVE_ENVIRONMENT
 from autodl_ray.spec import ServeSpec
+from autodl_ray.spec.explain import validated
 
 __all__ = [
     "Cluster",
@@ -53,19 +55,8 @@ def application_config(
         "max_ongoing_requests": spec.max_ongoing_requests,
         "max_queued_requests": spec.max_queued_requests,
         "user_config": goal.model_dump(mode="json"),
+        **number_of_replicas(spec),
     }
-    if spec.min_replicas == spec.max_replicas:
-        options["num_replicas"] = spec.max_replicas
-    else:
-        options["autoscaling_config"] = {
-            "min_replicas": spec.min_replicas,
-            "max_replicas": spec.max_replicas,
-            "policy": dict(policy_config(spec.target_ongoing_requests, spec.latency_target_ms)),
-            "target_ongoing_requests": spec.target_ongoing_requests,
-            "upscale_delay_s": spec.upscale_delay_s,
-            "downscale_delay_s": spec.downscale_delay_s,
-            "look_back_period_s": 11.0,
-        }
     return {
         "name": name,
         "route_prefix": route_prefix,
@@ -117,7 +108,7 @@ class Cluster:
     """
 
     address: str
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, address: str | None) -> Cluster:
@@ -133,13 +124,23 @@ class Cluster:
                 accepted="--address http://HEAD:8265, or $RAY_DASHBOARD_ADDRESS",
                 hint="on this machine alone, use: autodl serve",
             )
-        if not found.startswith(("http://", "https://")):
+        if not found.startswith(("http://", "https://")) or not found.isprintable() or " " in found:
             raise InputError("The address of the dashboard is no URL.", seen=found, accepted="http://HEAD:8265")
         return cls(found.rstrip("/"), _token())
 
     def details(self) -> dict[str, Any]:
-        """Return what Serve says of itself: ``applications`` by name, with ``status`` and ``deployments``."""
-        found: dict[str, Any] = json.loads(self._ask("GET") or b"{}")
+        """Return what Serve says of itself: ``applications`` by name, with ``status`` and ``deployments``.
+
+        Raises:
+            InputError: Something else than a dashboard answers.
+        """
+        content = self._ask("GET") or b"{}"
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise InputError("This is not the dashboard of a cluster.", seen=self.address, accepted="http://HEAD:8265")
         return found
 
     def deployed(self) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ class Cluster:
                 return content
         except urllib.error.HTTPError as error:
             raise self._explained(error) from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise InputError(
                 "The dashboard of the cluster does not answer.", seen=f"{self.address}: {error}", hint="see --address"
             ) from error
@@ -199,10 +200,14 @@ class Cluster:
 
 
 def next_version(bundle: str, *, share: float, shadow: float, rules: Mapping[str, Any]) -> NextVersion:
-    """Return a new version on its way in, as an attempt of its own."""
-    return NextVersion.model_validate(
-        {"bundle": bundle, "rollout": f"r{time.time_ns():x}", "share": share, "shadow": shadow, "rules": dict(rules)}
-    )
+    """Return a new version on its way in, as an attempt of its own.
+
+    Raises:
+        SpecError: A share or a rule is not valid.
+    """
+    rollout = f"r{time.time_ns():x}"
+    value = {"bundle": bundle, "rollout": rollout, "share": share, "shadow": shadow, "rules": dict(rules)}
+    return validated(NextVersion, value, what="How the new version comes in is not valid.")
 
 
 def _fixed(spec: ServeSpec) -> dict[str, Any]:

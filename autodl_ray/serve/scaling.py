@@ -8,14 +8,17 @@ and itself adds bounds and delays (Ray 2.60 wraps custom policies): what is want
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Load", "Policy", "policy_config", "wanted"]
+from autodl_ray.spec import ServeSpec
+
+__all__ = ["Load", "Policy", "number_of_replicas", "wanted"]
 
 _SLACK = 0.8  # one replica less has to be filled to this share only, so that it is not missed at once
 _RECENT_S = 3.0
+_LOOK_BACK_S = 11.0  # the shortest window that Ray 2.60 accepts without a warning is 10 s
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,22 @@ class Policy:
         return wanted(load, target_ongoing=self._target, latency_target_ms=self._latency_ms), {}
 
 
-def policy_config(target_ongoing: float, latency_target_ms: float | None) -> Mapping[str, Any]:
-    """Return the ``policy`` entry of Serve's autoscaling config."""
-    kwargs = {"target_ongoing": target_ongoing, "latency_target_ms": latency_target_ms}
-    return {"policy_function": "autodl_ray.serve.scaling:Policy", "policy_kwargs": kwargs}
+def number_of_replicas(spec: ServeSpec) -> dict[str, Any]:
+    """Return the options of a deployment of Serve that say how many replicas there are."""
+    if spec.min_replicas == spec.max_replicas:
+        return {"num_replicas": spec.max_replicas}
+    kwargs = {"target_ongoing": spec.target_ongoing_requests, "latency_target_ms": spec.latency_target_ms}
+    return {
+        "autoscaling_config": {
+            "min_replicas": spec.min_replicas,
+            "max_replicas": spec.max_replicas,
+            "policy": {"policy_function": "autodl_ray.serve.scaling:Policy", "policy_kwargs": kwargs},
+            "target_ongoing_requests": spec.target_ongoing_requests,
+            "upscale_delay_s": spec.upscale_delay_s,
+            "downscale_delay_s": spec.downscale_delay_s,
+            "look_back_period_s": _LOOK_BACK_S,
+        }
+    }
 
 
 def _recent(points: Sequence[Any]) -> float:

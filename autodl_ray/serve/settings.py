@@ -1,4 +1,4 @@
-"""What the service reads from its surroundings: the API key, and the settings of Ray Serve's processes."""
+"""What the service is told: its settings with options on top, the API key, and settings of Ray Serve's processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autodl_ray.errors import InputError
+from autodl_ray.spec import ServeSpec
+from autodl_ray.spec.explain import validated
 
-__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "check_api_key", "hash_key", "read_api_key"]
+__all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "check_api_key", "hash_key", "read_api_key", "with_options"]
 
 API_KEY_VARIABLE = "AUTODL_API_KEY"
 
@@ -59,3 +62,22 @@ def check_api_key(key: str, source: str) -> str:
             hint="make one with: openssl rand -hex 32",
         )
     return key
+
+
+def with_options(carried: Mapping[str, Any] | None, options: Mapping[str, Any]) -> ServeSpec:
+    """Lay options over the settings that are there already; one bound of the replicas moves the other.
+
+    Args:
+        carried: Fields of a ``ServeSpec``, as a bundle or a deployed application has them.
+        options: Fields that were asked for; None: not asked for.
+
+    Raises:
+        SpecError: They are not valid.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    values: dict[str, Any] = {**ServeSpec().model_dump(), **(carried or {}), **given}
+    if "max_replicas" not in given:
+        values["max_replicas"] = max(values["max_replicas"], values["min_replicas"])
+    if "min_replicas" not in given:
+        values["min_replicas"] = min(values["max_replicas"], values["min_replicas"])
+    return validated(ServeSpec, values, what="The settings of the service are not valid.")

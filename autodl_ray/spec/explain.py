@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from autodl_ray.errors import near_names
+from autodl_ray.errors import SpecError, near_names
 
-__all__ = ["explain"]
+__all__ = ["explain", "validated"]
+
+_M = TypeVar("_M", bound=BaseModel)
 
 
 def explain(error: ValidationError, root: type[BaseModel], *, lines: Mapping[str, int], source: str) -> str:
@@ -31,6 +33,24 @@ def explain(error: ValidationError, root: type[BaseModel], *, lines: Mapping[str
     rows = [_row(path, found, sections[path], lines) for path, found in places.items()]
     count = "1 mistake" if len(rows) == 1 else f"{len(rows)} mistakes"
     return f"{source} has {count}:\n" + "\n".join(f"  - {row}" for row in rows)
+
+
+def validated(kind: type[_M], value: Any, *, what: str) -> _M:
+    """Return ``value`` (JSON-like) as a model, or say in one line what is wrong with it.
+
+    Args:
+        kind: The model.
+        value: What was given.
+        what: First sentence of the error.
+
+    Raises:
+        SpecError: It is not valid.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SpecError(what, seen="; ".join(reasons)) from error
 
 
 def _row(path: str, mistakes: Sequence[Any], section: type[BaseModel] | None, lines: Mapping[str, int]) -> str:

@@ -141,4 +141,40 @@ def test_what_is_wrong_is_said(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
     assert "The token is not the cluster's." in run(capfd, "status", code=2)
     assert "no URL" in run(capfd, "status", "--address", "head:8265", code=2)
-    assert "does not answer" in run(capfd, "status", "--address", "http://127.0.0.1:1", code=2)
+    for address in ("http://127.0.0.1:1", "http://127.0.0.1:82x65"):
+        assert "does not answer" in run(capfd, "status", "--address", address, code=2)
+
+
+def test_numbers_that_are_not_valid_are_said(
+    dashboard: Dashboard, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = run(capfd, str(bundle), "--min-replicas", "5", "--max-replicas", "2", code=2)
+    assert "min_replicas 5 is above max_replicas 2" in said
+    run(capfd, str(bundle), "--min-replicas", "5")
+    assert dashboard.config is not None
+    assert dashboard.config["applications"][0]["deployments"][0]["num_replicas"] == 5
+    new = make_bundle(tmp_path / "2", version="second000000")
+    assert "share: Input should be less than or equal to 1" in run(capfd, str(new), "--share", "2", code=2)
+    assert "There is no version to take back." in run(capfd, "rollback", "colours", code=2)
+
+
+def test_an_application_from_a_file_without_settings_or_goal(
+    dashboard: Dashboard, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(capfd, str(bundle))
+    assert dashboard.config is not None
+    (application,) = dashboard.config["applications"]
+    del application["args"]["serve"]
+    new = make_bundle(tmp_path / "2", version="second000000")
+    run(capfd, str(new))
+    assert goal_of(dashboard).models[0].next.bundle == str(new)
+    del dashboard.config["applications"][0]["deployments"][0]["user_config"]
+    assert "RUNNING" in run(capfd, "status")
+    assert "What is to be served is not valid." in run(capfd, str(bundle), code=2)
+
+
+def test_another_server_is_no_dashboard(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Handler, "do_GET", lambda self: self._answer(200, "<html>"))
+    assert "This is not the dashboard of a cluster." in run(capfd, "status", code=2)
