@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autodl_ray.artifacts import Artifact, ValSamples, open_artifact
-from autodl_ray.errors import AutoDLError, DatasetError
+from autodl_ray.errors import AutoDLError, BundleError, DatasetError
 
 __all__ = ["validation_split"]
 
@@ -55,7 +55,10 @@ def validation_split(bundle: Path, dataset_id: str, data: Path | None = None) ->
 
 def _version(store: Path, dataset_id: str) -> Artifact | None:
     for manifest in sorted((store / "datasets").glob("*/manifest.json")):
-        artifact = open_artifact(manifest.parent)
+        try:
+            artifact = open_artifact(manifest.parent)
+        except BundleError:  # what became of another version is no matter here
+            continue
         if artifact.meta.get("version") == dataset_id:
             return artifact
     return None

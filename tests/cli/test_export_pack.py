@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autodl_ray.data.stage import run as make_version
 from autodl_ray.errors import DatasetError, InputError
 from autodl_ray.export import CandidateInputs, make_candidate, write_bundle
 from autodl_ray.export.formats import known_format
@@ -16,7 +17,8 @@ from autodl_ray.export.placing import refuse_foreign
 from autodl_ray.images import Preprocess
 from autodl_ray.models.predictor import Predictor
 from autodl_ray.pipeline.finding import validation_split
-from autodl_ray.spec import ExportSpec, ServeSpec
+from autodl_ray.pipeline.record import RunRecord
+from autodl_ray.spec import DataSpec, ExperimentSpec, ExportSpec, ServeSpec
 from tests.export.tiny import CLASSES, context_in, fitted, make_shapes
 
 
@@ -93,3 +95,24 @@ def test_pack(bundle: Path, tmp_path: Path) -> None:
 
 def test_the_photos_of_no_store(bundle: Path) -> None:
     assert validation_split(bundle, "d" * 32) is None
+
+
+def test_the_photos_of_a_store_beside_a_damaged_version(tmp_path: Path) -> None:
+    photos = make_shapes(tmp_path / "photos", train=24, val=12).train.root
+    context = context_in(tmp_path / "store")
+    version = make_version(DataSpec(path=str(photos)), context=context)
+    bundle = tmp_path / "store" / "shapes" / "bundle"
+    RunRecord(context.store.folder("shapes")).begin(ExperimentSpec(data=DataSpec(path=str(photos))), version.id)
+    damaged = tmp_path / "store" / "datasets" / "0"  # is looked at first
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("{")
+    found = validation_split(bundle, version.id)
+    assert found is not None
+    assert found.paths == version.val.paths
+    moved = photos.rename(tmp_path / "moved")
+    assert validation_split(bundle, version.id) is None
+    again = validation_split(bundle, version.id, moved)
+    assert again is not None
+    assert again.read(0) == (moved / found.paths[0]).read_bytes()
+    with pytest.raises(DatasetError, match="trained on are not here"):
+        validation_split(bundle, version.id, tmp_path / "store")
