@@ -105,7 +105,7 @@ def _within_disk_limit(context: Context) -> AbstractContextManager[DiskGuard | N
 
 
 def _check_parts(spec: ExperimentSpec) -> None:
-    """Refuse a model, a loss or a precision that is not to be had before any picture is read."""
+    """Refuse a model, a format, a loss or a precision that is not to be had before any picture is read."""
     for name in sorted({model.name for model in spec.model.alternatives()} - {"auto"}):
         from autodl_ray.models.zoo import find_entry
 
