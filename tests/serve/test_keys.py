@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,47 @@ def test_the_file_holds_hashes_for_the_owner_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
 
 
+def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    for number in range(8):
+        create_key(file, f"old{number}")
+
+    def change(number: int) -> None:
+        create_key(file, f"new{number}")
+        revoke_key(file, f"old{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(8)))
+    assert {key.name for key in read_keys(file)} == {f"new{number}" for number in range(8)}
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_a_file_that_others_may_read_stays_readable(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    create_key(file, "a")
+    file.chmod(0o640)
+    create_key(file, "b")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_file_that_cannot_be_written_is_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        create_key(tmp_path / "none" / "keys.json", "a")
+    file = tmp_path / "keys.json"
+    create_key(file, "a")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="cannot be written"):
+        revoke_key(file, "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+    assert [key.name for key in read_keys(file)] == ["a"]
+
+
 def test_names_are_unique_and_plain(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     create_key(file, "shop")
@@ -63,7 +106,8 @@ def test_names_are_unique_and_plain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"keys": 3}', '{"keys": [{"name": "a"}]}', '{"keys": [{"name":"a","sha256":"x","scopes":[]}]}',
+    ["[" * 100_000,
+     "", "{", "[]", '{"keys": 3}', '{"keys": [{"name": "a"}]}', '{"keys": [{"name":"a","sha256":"x","scopes":[]}]}',
      json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "scopes": ["root"]}]}),
      json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "scopes": ["admin"], "rate_limit_per_s": -1}]})],
 )  # fmt: skip
@@ -104,6 +148,36 @@ def test_a_file_damaged_later_keeps_its_keys_and_a_missing_one_has_none(
     assert ring.find("always") is not None
     file.write_text(good)
     assert ring.find(key) is not None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_key_revoked_while_the_file_is_read_or_out_of_reach_is_gone_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.json"
+    first, second = create_key(file, "first"), create_key(file, "second")
+
+    def read_before_it_is_revoked(path: Path) -> tuple[keys_module.ApiKey, ...]:
+        found = read_keys(path)
+        patch.undo()
+        revoke_key(path, "first")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys_module, "read_keys", read_before_it_is_revoked)
+        ring = KeyRing(file)
+    assert ring.find(first) is None
+
+    def out_of_reach(path: Path) -> tuple[keys_module.ApiKey, ...]:
+        raise InputError("The file of the API keys cannot be read.", seen="Stale file handle")
+
+    revoke_key(file, "second")
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(keys_module, "read_keys", out_of_reach)
+        assert ring.find(second) is not None
+        assert ring.find(second) is not None
+    assert len(caplog.records) == 1
+    assert ring.find(second) is None
 
 
 def test_the_file_is_looked_at_once_a_second_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

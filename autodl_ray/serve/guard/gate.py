@@ -1,4 +1,4 @@
-"""What stands before every handler: host, origin, key, scope and rate."""
+"""What stands before every handler: key, scope and rate; and the origins, which are asked before a path is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gate:
         """Let ``call`` through to a handler that needs ``need``, and enter the name of its key.
 
         Raises:
-            Refusal: 401 without a key, 403 for a foreign host or a key without that scope, 429 above its rate.
+            Refusal: 401 without a key, 403 for a key without that scope, 429 above its rate.
         """
         if need == "open":
             return

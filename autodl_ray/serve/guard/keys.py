@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import json
 import logging
 import os
 import re
 import secrets
+import stat
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,8 +69,9 @@ class KeyRing:
         self.needed = file is not None or sha256 is not None
         self._fixed = () if sha256 is None else (ApiKey("environment", sha256, SCOPES),)
         self._file = file
+        self._stamp = None if file is None else _stamp(file)  # before it is read: what changes then is seen later
+        self._told = self._stamp
         self._keys: tuple[ApiKey, ...] = () if file is None else read_keys(file)
-        self._stamp = None if file is None else _stamp(file)
         self._looked = time.monotonic()
 
     def find(self, token: str) -> ApiKey | None:
@@ -87,11 +92,15 @@ class KeyRing:
         stamp = _stamp(self._file)
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._keys = () if stamp is None else read_keys(self._file)
-        except InputError as error:
-            _log.error("The file of the API keys was changed and cannot be read; the keys before it stay: %s", error)
+            self._stamp = stamp
+        except InputError as error:  # tried again at the next look, and told once
+            if stamp != self._told:
+                _log.error(
+                    "The file of the API keys was changed and cannot be read; the keys before it stay: %s", error
+                )
+            self._told = stamp
 
 
 def read_keys(file: Path) -> tuple[ApiKey, ...]:
@@ -103,7 +112,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         keys = tuple(_key(entry) for entry in document["keys"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             "The file of the API keys cannot be read.",
             seen=f"{file}: {error}",
@@ -123,12 +132,13 @@ def create_key(
     """
     if not _NAME.fullmatch(name):
         raise InputError("This cannot be the name of a key.", seen=name, accepted="letters, digits, '.', '_' and '-'")
-    keys = read_keys(file) if file.exists() else ()
-    if any(key.name == name for key in keys):
-        raise InputError("There is a key of that name.", seen=name, hint=f"autodl keys revoke {name} --file {file}")
     token = f"adl_{secrets.token_urlsafe(32)}"
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    _write(file, (*keys, ApiKey(name, hash_key(token), tuple(scopes), created, rate_limit_per_s)))
+    with _held(file):
+        keys = read_keys(file) if file.exists() else ()
+        if any(key.name == name for key in keys):
+            raise InputError("There is a key of that name.", seen=name, hint=f"autodl keys revoke {name} --file {file}")
+        _write(file, (*keys, ApiKey(name, hash_key(token), tuple(scopes), created, rate_limit_per_s)))
     return token
 
 
@@ -138,13 +148,14 @@ def revoke_key(file: Path, name: str) -> None:
     Raises:
         InputError: There is no such key, or the file cannot be read or written.
     """
-    keys = read_keys(file)
-    left = tuple(key for key in keys if key.name != name)
-    if len(left) == len(keys):
-        names = [key.name for key in keys]
-        hint = near_names(name, names) or f"there are {', '.join(names) or 'none'}"
-        raise InputError("There is no key of that name.", seen=name, hint=hint)
-    _write(file, left)
+    with _held(file):
+        keys = read_keys(file)
+        left = tuple(key for key in keys if key.name != name)
+        if len(left) == len(keys):
+            names = [key.name for key in keys]
+            hint = near_names(name, names) or f"there are {', '.join(names) or 'none'}"
+            raise InputError("There is no key of that name.", seen=name, hint=hint)
+        _write(file, left)
 
 
 def _key(entry: Any) -> ApiKey:
@@ -156,14 +167,48 @@ def _key(entry: Any) -> ApiKey:
     return key
 
 
-def _write(file: Path, keys: Sequence[ApiKey]) -> None:
-    document = {"schema": 1, "keys": [vars(key) for key in keys]}
-    hidden = file.with_name(f".{file.name}.{os.getpid()}")
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Let nobody else change ``file``: else a key that is revoked here could be written back there."""
+    lock = file.with_name(f".{file.name}.lock")
     try:
-        with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(document, indent=2) + "\n")
-        hidden.replace(file)
+        held = _locked(lock)
     except OSError as error:
+        raise InputError("The file of the API keys cannot be written.", seen=f"{file}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _locked(lock: Path) -> int:
+    while True:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if lock.exists() and os.path.samestat(lock.stat(), os.fstat(held)):
+            return held
+        os.close(held)  # its holder took it away before we got it
+
+
+def _write(file: Path, keys: Sequence[ApiKey]) -> None:
+    """Put the whole file in place at once, for the same readers as before; a new one is the owner's alone."""
+    document = {"schema": 1, "keys": [vars(key) for key in keys]}
+    hidden = None
+    try:
+        before = file.stat() if file.exists() else None
+        number, hidden = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # mode 0600
+        with os.fdopen(number, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(document, indent=2) + "\n")
+            if before is not None:  # a service of another user that may read it shall not lose sight of it
+                os.fchown(number, before.st_uid, before.st_gid)
+                os.fchmod(number, stat.S_IMODE(before.st_mode))
+            stream.flush()
+            os.fsync(number)
+        os.replace(hidden, file)
+    except OSError as error:
+        if hidden is not None:
+            Path(hidden).unlink(missing_ok=True)
         raise InputError("The file of the API keys cannot be written.", seen=f"{file}: {error}") from error
 
 
