@@ -6,11 +6,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autodl_ray.errors import InputError
-from autodl_ray.spec import ServeSpec
-from autodl_ray.spec.explain import validated
+
+if TYPE_CHECKING:
+    from autodl_ray.spec import ServeSpec
 
 __all__ = ["API_KEY_VARIABLE", "SERVE_ENVIRONMENT", "check_api_key", "hash_key", "read_api_key", "with_options"]
 
@@ -74,6 +75,9 @@ def with_options(carried: Mapping[str, Any] | None, options: Mapping[str, Any]) 
     Raises:
         SpecError: They are not valid.
     """
+    from autodl_ray.spec import ServeSpec  # here: the clients read their key from this module, and need no pydantic
+    from autodl_ray.spec.explain import validated
+
     given = {name: value for name, value in options.items() if value is not None}
     values: dict[str, Any] = {**ServeSpec().model_dump(), **(carried or {}), **given}
     if "max_replicas" not in given:
