@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from autodl_ray.artifacts import Artifact, ValSamples, open_artifact
+from autodl_ray.artifacts import Artifact, Store, ValSamples, open_artifact
 from autodl_ray.errors import AutoDLError, BundleError, DatasetError
 
 __all__ = ["validation_split"]
@@ -29,9 +29,9 @@ def validation_split(bundle: Path, dataset_id: str, data: Path | None = None) ->
         DatasetError: ``data`` was given, and the photos of the version are not below it.
     """
     run = bundle.resolve().parent
-    artifact = _version(run.parent, dataset_id)
+    artifacts = _versions(run.parent, dataset_id)
     root = data or _root_of(run)
-    if artifact is None or root is None:
+    if not artifacts or root is None:
         if data is not None:
             raise DatasetError(
                 "The data set version of the bundle is not in its store.",
@@ -41,33 +41,42 @@ def validation_split(bundle: Path, dataset_id: str, data: Path | None = None) ->
         return None
     from autodl_ray.data import load_version
 
-    try:
-        samples = load_version(artifact, root).val
-        samples.read(0)
-    except (AutoDLError, OSError) as error:
-        if data is None:
-            return None
-        raise DatasetError(
-            "The photos that the model was trained on are not here.", seen=f"{data}: {error}", hint="check --data"
-        ) from error
-    return samples
+    failures: list[Exception] = []
+    for artifact in artifacts:
+        try:
+            samples = load_version(artifact, root).val
+            samples.read(0)
+            return samples
+        except (AutoDLError, OSError) as error:
+            failures.append(error)
+    if data is None:
+        return None
+    raise DatasetError(
+        "The photos that the model was trained on are not here.", seen=f"{data}: {failures[0]}", hint="check --data"
+    ) from failures[0]
 
 
-def _version(store: Path, dataset_id: str) -> Artifact | None:
+def _versions(store: Path, dataset_id: str) -> list[Artifact]:
+    """Return what the store keeps of a version: it may have been read from a folder, a tar and a snapshot."""
+    found = []
     for manifest in sorted((store / "datasets").glob("*/manifest.json")):
         try:
             artifact = open_artifact(manifest.parent)
         except BundleError:  # what became of another version is no matter here
             continue
         if artifact.meta.get("version") == dataset_id:
-            return artifact
-    return None
+            found.append(artifact)
+    return found
 
 
 def _root_of(run: Path) -> Path | None:
     try:
         document: dict[str, Any] = json.loads((run / _RUN_JSON).read_text(encoding="utf-8"))
-        path = Path(str(document["spec"]["data"]["path"])).expanduser()
+        address = str(document["spec"]["data"]["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    from autodl_ray.data.objects import Packs
+    from autodl_ray.data.stage import VERSION_PREFIX
+
+    path = Packs(Store(run.parent)).folder if address.startswith(VERSION_PREFIX) else Path(address).expanduser()
     return path if path.is_dir() else None

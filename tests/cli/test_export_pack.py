@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from autodl_ray.data import formats
 from autodl_ray.data.stage import run as make_version
+from autodl_ray.data.versions.snapshot import snapshot
 from autodl_ray.errors import DatasetError, InputError
 from autodl_ray.export import CandidateInputs, make_candidate, write_bundle
 from autodl_ray.export.formats import known_format
@@ -18,7 +21,7 @@ from autodl_ray.images import Preprocess
 from autodl_ray.models.predictor import Predictor
 from autodl_ray.pipeline.finding import validation_split
 from autodl_ray.pipeline.record import RunRecord
-from autodl_ray.spec import DataSpec, ExperimentSpec, ExportSpec, ServeSpec
+from autodl_ray.spec import DataSpec, ExperimentSpec, ExportSpec, ServeSpec, SplitSpec
 from tests.export.tiny import CLASSES, context_in, fitted, make_shapes
 
 
@@ -116,3 +119,17 @@ def test_the_photos_of_a_store_beside_a_damaged_version(tmp_path: Path) -> None:
     assert again.read(0) == (moved / found.paths[0]).read_bytes()
     with pytest.raises(DatasetError, match="trained on are not here"):
         validation_split(bundle, version.id, tmp_path / "store")
+
+
+def test_the_photos_of_a_snapshot(tmp_path: Path) -> None:
+    photos = make_shapes(tmp_path / "photos", train=24, val=12).train.root
+    context = context_in(tmp_path / "store")
+    listing = formats.read(str(photos), cache=context.store.folder("cache/formats"))
+    snapshot(listing, split=SplitSpec(), context=context, tag="shapes")
+    spec = DataSpec(path="version:shapes")
+    version = make_version(spec, context=context)
+    RunRecord(context.store.folder("shapes")).begin(ExperimentSpec(data=spec), version.id)
+    shutil.rmtree(photos)
+    found = validation_split(tmp_path / "store" / "shapes" / "bundle", version.id)
+    assert found is not None
+    assert [found.read(i) for i in range(len(found))] == [version.val.read(i) for i in range(len(version.val))]
