@@ -53,10 +53,10 @@ def door(tmp_path: Path) -> Iterator[Door]:
     door.close(drain_s=1)
 
 
-def join(door: Door, *, slots: int = 2, name: str = "r0", **options: Any) -> Link:
+def join(door: Door, *, slots: int = 2, name: str = "r0", app: Any = echo, **options: Any) -> Link:
     """Bring a replica in and wait until it takes part."""
     before = door.figures()["replicas"]
-    link = Link(door.socket, echo, name=name, slots=slots, **options)
+    link = Link(door.socket, app, name=name, slots=slots, **options)
     link.open()
     end = time.monotonic() + 5
     while door.figures()["replicas"] == before:
@@ -253,6 +253,64 @@ def test_a_goal_that_takes_long_holds_up_no_request(door: Door) -> None:
         assert client.get("/meanwhile").status_code == 200
     go_on.set()
     link.close(drain_s=1)
+
+
+def test_a_client_that_does_not_read_gets_no_more_answers_and_goes(door: Door) -> None:
+    asked = 0
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(500_000)})
+
+    link = join(door, app=large)
+    wanted = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 60
+    with socket.create_connection(("127.0.0.1", door.port), timeout=5) as slow:
+        slow.sendall(wanted)
+        time.sleep(0.3)
+        assert asked < 40, "what nobody reads would fill the memory"
+        size = 0
+        while size < 60 * 500_000:
+            size += len(slow.recv(1 << 20))
+        assert asked == 60, "whoever reads is answered"
+    with socket.create_connection(("127.0.0.1", door.port), timeout=5) as never:
+        never.sendall(wanted)
+        time.sleep(0.3)
+        assert len(door._clients.connections) == 1
+        end = time.monotonic() + 5
+        while door._clients.connections:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    link.close(drain_s=1)
+
+
+def test_closing_waits_for_no_client_that_goes_on_asking(tmp_path: Path) -> None:
+    door = Door(tmp_path / "d.sock", DoorSettings("127.0.0.1", 0, Limits(body_bytes=1000)))
+    door.open()
+    link = join(door)
+    statuses: list[int] = []
+
+    def ask_on() -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{door.port}", trust_env=False) as client:
+            while True:
+                try:
+                    statuses.append(client.get("/slow").status_code)
+                except httpx.TransportError:
+                    return
+
+    clients = [threading.Thread(target=ask_on) for _ in range(3)]
+    for client in clients:
+        client.start()
+    while len(statuses) < 3:
+        time.sleep(0.01)
+    began = time.monotonic()
+    door.close(drain_s=5)
+    assert time.monotonic() - began < 2
+    for client in clients:
+        client.join(5)
+    assert set(statuses) == {200}
+    link.close(drain_s=0.1)
 
 
 def test_the_socket_is_for_this_user_only(door: Door) -> None:

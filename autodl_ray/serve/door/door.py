@@ -141,13 +141,13 @@ class Door:
     async def _drain(self, seconds: float) -> None:
         for server in self._servers[:1]:
             server.close()
+        for connection in list(self._clients.connections):  # else one that is kept alive would go on asking
+            connection.close_when_idle()
         until = time.monotonic() + seconds
         while time.monotonic() < until and (self.balance.under_way() or self.balance.waiting):
             await asyncio.sleep(0.02)
         for server in self._servers[1:]:
             server.close()
-        for connection in list(self._clients.connections):
-            connection.close_when_idle()
         await asyncio.sleep(0)
 
     def _handle(self, request: HttpRequest) -> None:

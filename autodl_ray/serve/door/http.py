@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Limits:
     Attributes:
         body_bytes: Of the body.
         head_bytes: Of request line and headers.
-        receive_s: Seconds from the first byte of a request to its last.
+        receive_s: Seconds from the first byte of a request to its last, and without a byte of an answer being read.
         idle_s: Seconds that a connection may wait for its next request.
         connections: Open at a time; a further one is told to come again.
         held_bytes: Of all bodies that are being received or wait for their answer, together.
@@ -91,7 +92,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport: Any = None
         self._parser = httptools.HttpRequestParser(self)
         self._ready: deque[HttpRequest] = deque()
-        self._working = self._closing = False
+        self._unread = 0  # bytes
+        self._working = self._closing = self._choked = False
         self._timer: asyncio.TimerHandle | None = None
         self._client = ""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -121,13 +123,31 @@ class HttpConnection(asyncio.Protocol):
         if self._working and self._current.on_gone is not None:
             self._current.on_gone()
 
+    def pause_writing(self) -> None:
+        """Answer nothing more to a client that does not read; what it has not read would fill the memory."""
+        self._choked, self._unread = True, sys.maxsize
+        self._wait(self._limits.receive_s)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._choked = False
+        if self._transport is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ready and not self._working:
+            self._go_on()
+        elif self._begun or not self._working:
+            self._rest()
+
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
         if self._closing:
             return
         if not self._begun:
             self._begun = True
-            self._wait(self._limits.receive_s)
+            if not self._choked:
+                self._wait(self._limits.receive_s)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -204,9 +224,9 @@ class HttpConnection(asyncio.Protocol):
         )
         self._reset()
         self._ready.append(request)
-        if self._timer is not None:
+        if self._timer is not None and not self._choked:
             self._timer.cancel()
-        if not self._working:
+        if not self._working and not self._choked:
             self._work()
         elif len(self._ready) > 8 and self._transport is not None:
             self._transport.pause_reading()
@@ -236,7 +256,13 @@ class HttpConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(seconds, self._late)
 
     def _late(self) -> None:
-        if self._begun:
+        if self._choked and self._transport is not None:
+            before, self._unread = self._unread, self._transport.get_write_buffer_size()
+            if self._unread < before:  # slowly, but it reads
+                self._wait(self._limits.receive_s)
+            else:
+                self._transport.abort()
+        elif self._begun:
             self._refuse(408, "The request did not come whole in time.")
         elif self._transport is not None:
             self._transport.close()
@@ -285,11 +311,18 @@ class HttpConnection(asyncio.Protocol):
         if not keep:
             self._closing = True
             self._transport.close()
-        elif self._ready:
+        elif self._ready and not self._choked:
+            self._go_on()
+        elif not self._choked:
+            self._rest()
+
+    def _go_on(self) -> None:
+        if self._transport is not None:
             self._transport.resume_reading()
             self._work()
-        else:
-            self._wait(self._limits.idle_s if not self._begun else self._limits.receive_s)
+
+    def _rest(self) -> None:
+        self._wait(self._limits.idle_s if not self._begun else self._limits.receive_s)
 
 
 def _head(status: int, headers: Sequence[Sequence[bytes]], size: int, request_id: bytes, *, keep_alive: bool) -> bytes:
