@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ Labels = tuple[str, ...]
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PICTURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _WRITE_EVERY_S = 1.0
+_log = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ class Metrics:
     def __init__(self, folder: Path | None = None) -> None:
         self._mine = Snapshot()
         self._lock = threading.Lock()
+        self._file_lock = threading.Lock()
         self._folder = folder
         self._written = 0.0
+        self._is_well = True
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -162,6 +166,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def _write(self, folder: Path) -> None:
+        """Write the file of this process; where that is not possible it is told once."""
         with self._lock:
             content = {
                 "values": [[name, labels, value] for (name, labels), value in self._mine.values.items()],
@@ -169,8 +174,15 @@ class Metrics:
             }
             text = json.dumps(content)
         hidden = folder / f".{os.getpid()}"
-        hidden.write_text(text, encoding="utf-8")
-        hidden.replace(folder / f"{os.getpid()}.json")
+        with self._file_lock:  # a thread answers /metrics while the loop publishes
+            try:
+                hidden.write_text(text, encoding="utf-8")
+                hidden.replace(folder / f"{os.getpid()}.json")
+                self._is_well = True
+            except OSError as error:
+                if self._is_well:
+                    _log.error("other replicas do not see the metrics of this one: %s", error)
+                self._is_well = False
 
 
 def _read(file: Path) -> Snapshot:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -97,6 +99,50 @@ def test_a_log_that_was_moved_away_is_made_anew(
     ask("GET", "/v2/health/ready")
     log.close()
     assert json.loads(file.read_text())["path"] == "/v2/health/ready"
+
+
+def test_replicas_that_share_a_log_all_go_on_in_the_new_one(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autodl_ray.serve.http.access._LOOK_EVERY_S", 0.0)
+    file = tmp_path / "access.log"
+    logs = [AccessLog(file), AccessLog(file)]
+    file.rename(tmp_path / "access.log.1")
+    for log in logs:
+        asker(create_app(engine, log=log))("GET", "/v2/health/ready")
+        log.close()
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_a_request_is_answered_where_it_cannot_be_written_down(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("autodl_ray.serve.http.access._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("autodl_ray.serve.metrics._WRITE_EVERY_S", 0.0)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log, metrics = AccessLog(folder / "access.log"), Metrics(folder / "metrics")
+    ask = asker(create_app(engine, log=log, metrics=metrics))
+    folder.rename(tmp_path / "away")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert ask("GET", "/v2").status_code == 200
+        assert ask("GET", "/metrics").status_code == 200
+    assert sorted(record.message.partition(":")[0] for record in caplog.records) == [
+        "other replicas do not see the metrics of this one",
+        "requests are not written down in the access log",
+    ]
+    (tmp_path / "away").rename(folder)
+    ask("GET", "/v2/health/ready")
+    log.close()
+    assert json.loads(folder.joinpath("access.log").read_text())["path"] == "/v2/health/ready"
+
+
+def test_metrics_are_written_by_one_thread_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics(tmp_path)
+    with caplog.at_level(logging.ERROR), ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: metrics.snapshot(), range(300)))
+    assert caplog.records == []
 
 
 def series(text: str) -> dict[str, float]:

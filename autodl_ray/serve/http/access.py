@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -14,10 +15,11 @@ from autodl_ray.serve.http.calls import Call
 __all__ = ["AccessLog"]
 
 _LOOK_EVERY_S = 5.0
+_log = logging.getLogger("ray.serve")
 
 
 class AccessLog:
-    """Writes whole lines; a file that was moved away (logrotate) is made anew within seconds.
+    """Writes whole lines; a file that was moved away or replaced (logrotate) is followed by the new one within seconds.
 
     Args:
         path: Of the file.
@@ -30,9 +32,10 @@ class AccessLog:
         self._path = path
         self._file = self._open()
         self._looked = time.monotonic()
+        self._is_well = True
 
     def write(self, call: Call, *, status: int, seconds: float, bytes_out: int) -> None:
-        """Write down one request."""
+        """Write down one request; where that is not possible it is told once, and nothing is raised."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": call.id,
@@ -47,7 +50,13 @@ class AccessLog:
             "bytes_in": call.bytes_in,
             "bytes_out": bytes_out,
         }
-        os.write(self._current(), json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        try:
+            os.write(self._current(), json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._is_well = True
+        except (OSError, InputError) as error:
+            if self._is_well:
+                _log.error("requests are not written down in the access log: %s", error)
+            self._is_well = False
 
     def close(self) -> None:
         """Close the file."""
@@ -56,11 +65,19 @@ class AccessLog:
     def _current(self) -> int:
         now = time.monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
-            self._looked = now
-            if not self._path.exists():
+            if not self._is_there():
+                new = self._open()
                 os.close(self._file)
-                self._file = self._open()
+                self._file = new
+            self._looked = now
         return self._file
+
+    def _is_there(self) -> bool:
+        """Whether the path still leads to the open file: another replica may have made a new one."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except OSError:
+            return False
 
     def _open(self) -> int:
         try:
