@@ -187,14 +187,8 @@ def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path, digits: Path)
     assert after[: len(before)] == before
     ended = {e["trial"] for e in before if e["event"] == "ended"}
     assert not ended & {e["trial"] for e in after[len(before) :] if "trial" in e}
-    made: dict[tuple[str, int], list[float]] = {}
-    for event in after:
-        if event["event"] == "epoch":
-            made.setdefault((event["trial"], event["metrics"]["epoch"]), []).append(event["metrics"]["loss"])
-    again = {key: losses for key, losses in made.items() if len(losses) > 1}
-    assert not ended & {trial for trial, _ in again}
-    assert all(len(set(losses)) == 1 for losses in again.values()), "begun trials went on from their last checkpoint"
-    assert len(again) < len(made) / 10
+    epochs = [(e["trial"], e["metrics"]["epoch"]) for e in after if e["event"] == "epoch"]
+    assert len(set(epochs)) == len(epochs)  # begun trials went on, from the epoch after the last that was reported
     trials = json.loads(done.stdout)["trials"]
     assert len(trials) == 40
     assert {status for status, _, _ in trials.values()} == {"finished", "stopped"}
