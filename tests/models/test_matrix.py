@@ -29,5 +29,11 @@ def test_the_small_networks_come_out_as_the_table_says() -> None:
     for name in SMALL:
         for form, cell in fresh[name]["cells"].items():
             assert cell["made"] == kept[name][form].made, f"{name} as {form}: {AGAIN}"
-            if form != "int8":  # how small it gets is a matter of what was chosen by speed on this machine
+            if form == "int8":  # "3.2 times smaller", rounded
+                assert times(cell["how"]) == pytest.approx(times(kept[name][form].how), rel=0.04), f"{name}: {AGAIN}"
+            else:
                 assert cell["how"] == kept[name][form].how, f"{name} as {form}: {AGAIN}"
+
+
+def times(how: str) -> float:
+    return float(how.removesuffix(" times smaller"))
