@@ -197,7 +197,7 @@ class Engine:
     def sweep(self) -> None:
         """Let go of versions that are not served any more and have nothing under way."""
         served = {id(model) for model in self.listing()}
-        for key in [key for key in self._of if key not in served]:
+        for key in [key for key in list(self._of) if key not in served]:
             if self._lanes.remove(self._of[key]):
                 del self._of[key]
 

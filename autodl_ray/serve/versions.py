@@ -72,6 +72,7 @@ class Versions:
             for wanted in goal.models:
                 self._follow(wanted)
             self._drop({m.name for m in goal.models}, goal)
+            self._engine.sweep()
 
     def state(self) -> dict[str, Any]:
         """Return what is served and how each rollout stands."""
@@ -122,6 +123,8 @@ class Versions:
                 self._errors[name] = wrong
         except AutoDLError as error:
             self._errors[name] = str(error)
+        except Exception as error:  # of the runtime, when it opens the model or answers with it
+            self._errors[name] = f"{type(error).__name__}: {error}"
 
     def _drop(self, names: set[str], goal: Goal) -> None:
         kept = {name: model for name, model in self._engine.models.items() if name in names}
@@ -138,13 +141,15 @@ class Versions:
     def _bring_in(self, rollout: _Rollout) -> None:
         """Try the new version, let it answer its share, and watch until it is decided."""
         plan = rollout.plan
-        wrong = self._try(plan.bundle)
         model = None
-        if wrong is None:
-            try:
+        try:
+            wrong = self._try(plan.bundle)
+            if wrong is None:
                 model = self._open(rollout.name, plan.bundle)
-            except AutoDLError as error:
-                wrong = str(error)
+        except AutoDLError as error:
+            wrong = str(error)
+        except Exception as error:  # of the runtime, when it opens the model or answers with it
+            wrong = f"{type(error).__name__}: {error}"
         if model is None:
             self._note(rollout, self._board.settle(plan.rollout, Verdict("roll back", f"not served: {wrong}")))
             return

@@ -260,3 +260,15 @@ def test_looking_takes_its_share_of_the_time_and_no_more(watched_app: tuple[Ask,
     for _ in range(1000):
         watch.look(model, image, row, seconds=0.001)  # 1 s of answers: 10 ms
     assert 1 <= watch.counts(model, model.reference).seen < 300
+
+
+def test_counts_that_cannot_be_left_for_others_fail_no_request(
+    photos: list[ImageArray], reference: Reference, tmp_path: Path
+) -> None:
+    watch = Watch(10, tmp_path / "counts", share=ALWAYS)
+    (tmp_path / "counts").rmdir()
+    model = ServedModel("m", "1", "d", ("a", "b", "c", "d"), lambda images: answered(len(images), rng_for(0, "m")),
+                        reference=reference)  # fmt: skip
+    for _ in range(2):
+        watch.look(model, photos[0], answered(1, rng_for(0, "look"))[0], seconds=1.0)
+    assert watch.counts(model, reference).seen >= 1

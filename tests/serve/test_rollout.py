@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,8 @@ class Replica:
 
     def open(self, name: str, folder: str) -> ServedModel:
         self.opened.append(folder)
+        if self.stock[folder].get("unusable"):
+            raise RuntimeError("no such operator")
         return self.model(folder, **{k: v for k, v in self.stock[folder].items() if k != "wrong"})
 
     def ask(self, count: int) -> dict[str, int]:
@@ -211,6 +215,26 @@ def test_a_version_that_fails_its_trial_is_not_opened(no_files: None) -> None:
     replica.versions.apply({"models": "nonsense"})
     assert "not valid" in replica.versions.state()["errors"][""]
     assert replica.ask(3) == {"first": 3}
+
+
+def test_a_version_that_cannot_be_opened_touches_nothing(no_files: None) -> None:
+    replica = Replica(MemoryBoard(), {"bad": {"unusable": True}})
+    replica.versions.apply(goal("bad", "r"))
+    until(lambda: replica.stage() == "rolled back")
+    reason = "RuntimeError: no such operator"
+    assert replica.versions.state()["models"]["m"]["next"]["reason"] == f"not served: {reason}"
+    replica.versions.apply(Goal.of([("m", "bad")]).model_dump(mode="json"))
+    assert replica.versions.state()["errors"] == {"m": reason}
+    assert replica.ask(3) == {"first": 3}
+
+
+def test_a_version_that_left_is_let_go(no_files: None) -> None:
+    replica = Replica(MemoryBoard(), {"second": {}})
+    first = weakref.ref(replica.engine.models["m"])
+    replica.versions.apply(Goal.of([("m", "second")]).model_dump(mode="json"))
+    gc.collect()
+    assert first() is None
+    assert replica.ask(3) == {"second": 3}
 
 
 def test_a_trial_says_what_is_wrong(bundle: Path, tmp_path: Path) -> None:

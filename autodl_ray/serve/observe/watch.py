@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -119,8 +120,9 @@ class Watch:
         self._written = now
         content = [[name, version, window.counts().to_json()] for (name, version), window in self._windows.items()]
         hidden = self._folder / f".{self._name}"
-        hidden.write_text(json.dumps(content), encoding="utf-8")
-        hidden.replace(self._folder / f"{self._name}.json")
+        with contextlib.suppress(OSError):  # a full disk is no reason to leave the request without its answer
+            hidden.write_text(json.dumps(content), encoding="utf-8")
+            hidden.replace(self._folder / f"{self._name}.json")
 
 
 def drift_report(classes: Sequence[str], reference: Reference, counts: Counts, *, window: int) -> dict[str, Any]:
