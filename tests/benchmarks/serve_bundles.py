@@ -1,4 +1,4 @@
-"""Bundles that the benchmarks of serving serve: the tiny model of the tests, and efficientnet_lite0 in FP32 or INT8."""
+"""Bundles and pictures of a real size for the benchmarks of serving: efficientnet_lite0 in FP32 and INT8."""
 
 from __future__ import annotations
 

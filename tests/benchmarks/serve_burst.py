@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.serve_figures import options, show
 from tests.benchmarks.serve_load import closed_loop, request
 
 __all__: list[str] = []
@@ -23,19 +23,12 @@ __all__: list[str] = []
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, port=8770)
     parser.add_argument("--replicas", type=int, default=2, help="at most")
     parser.add_argument("--from-zero", action="store_true", help="begin without a replica")
     parser.add_argument("--burst", type=float, default=25, help="seconds of the burst")
-    parser.add_argument("--port", type=int, default=8770)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = _measure(arguments)
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<20}{value}")
+    show(_measure(arguments), as_json=arguments.json)
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:

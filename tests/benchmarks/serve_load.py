@@ -20,9 +20,10 @@ class Outcome:
     Attributes:
         seconds: Of the whole run.
         latencies: Seconds of each 200; in an open loop since the request was due.
-        late: When each of them was due, seconds since the start.
+        due: When each of them was due, seconds since the start.
         statuses: How often each status came; 0: the connection broke.
         bodies: Of the first answers that are no 200.
+        retry_after: How many of those say when to ask again.
     """
 
     seconds: float = 0.0

@@ -10,12 +10,12 @@ within 10 s after the overload, half the capacity is answered as fast as before 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.serve_child import autodl_serve
+from tests.benchmarks.serve_figures import options, show
 from tests.benchmarks.serve_load import Outcome, closed_loop, open_loop, request
 
 __all__: list[str] = []
@@ -23,22 +23,15 @@ __all__: list[str] = []
 
 def main() -> None:
     """Measure before, during and after, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, port=8768)
     parser.add_argument("--seconds", type=float, default=60, help="of the overload")
     parser.add_argument("--factor", type=float, default=10)
     parser.add_argument(
         "--connections", type=int, default=16, help="at capacity: as many as a replica works on at a time"
     )
     parser.add_argument("--work", type=int, default=60, help="of the model: multiplications of matrices a picture")
-    parser.add_argument("--port", type=int, default=8768)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = _measure(arguments)
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<28}{value}")
+    show(_measure(arguments), as_json=arguments.json)
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.benchmarks.serve_figures import options
 from tests.benchmarks.serve_load import Outcome, open_loop, request
 
 __all__: list[str] = []
@@ -22,12 +23,10 @@ __all__: list[str] = []
 
 def main() -> None:
     """Run the three cases and print a row each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, port=8767)
     parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--seconds", type=float, default=20, help="of one case")
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--port", type=int, default=8767)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rows = _run(arguments)
     if arguments.json:

@@ -9,12 +9,12 @@ the first tenth.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.serve_child import Child, autodl_serve
+from tests.benchmarks.serve_figures import options, show
 from tests.benchmarks.serve_load import closed_loop, request
 
 __all__: list[str] = []
@@ -22,18 +22,11 @@ __all__: list[str] = []
 
 def main() -> None:
     """Ask in ten parts, look at the memory after each, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, port=8769)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--port", type=int, default=8769)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = _measure(arguments)
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<24}{value}")
+    show(_measure(arguments), as_json=arguments.json)
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
