@@ -67,7 +67,7 @@ def _up(
     port: Annotated[int, typer.Option(help="Their port, at their first start.")] = 8000,
     min_replicas: Annotated[int | None, typer.Option(help="Replicas kept at all times.")] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Replicas under load.")] = None,
-    num_threads: Annotated[int | None, typer.Option(help="Threads of one replica.")] = None,
+    num_threads: Annotated[int | None, typer.Option(help="Threads of one replica.  [default: 1]")] = None,
     keys_file: Annotated[str | None, typer.Option(help="File of keys on every node.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until it runs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and change nothing.")] = False,

@@ -22,11 +22,16 @@ class ServeSpec(Section):
     )
     max_ongoing_requests: int = Field(16, ge=1, description="requests under way a replica accepts")
     max_queued_requests: int = Field(200, ge=-1, description="waiting requests before 429; -1: no limit")
-    max_wait_s: float = Field(0.5, gt=0, description="a request that would wait longer for its turn gets 429")
+    max_wait_s: float = Field(
+        0.5, gt=0, description="on one machine: a request that would wait longer for its turn gets 429"
+    )
     upscale_delay_s: float = Field(2, ge=0)
     downscale_delay_s: float = Field(30, ge=0)
     num_threads: int | None = Field(
-        None, ge=1, le=256, description="threads a replica; each works on one call; null: the CPUs by max_replicas"
+        None,
+        ge=1,
+        le=256,
+        description="threads a replica; each works on one call; null: the CPUs by max_replicas, with autodl deploy one",
     )
     max_body_mb: float = Field(20, gt=0, le=1000, description="largest accepted request")
     max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="of a picture, looked up before decoding")
