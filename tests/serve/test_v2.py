@@ -224,6 +224,24 @@ def test_wrong_bytes_are_refused_with_their_reason(ask: Ask, changes: dict[str, 
     assert error_of(ask("POST", URL, content=text + raw, headers=headers), 400).startswith(why)
 
 
+def test_much_json_is_parsed_off_the_loop_whatever_its_header_says(
+    engine: Engine, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    run = engine.run
+
+    async def spied(work: Any, *args: Any) -> Any:
+        ran.append(work.__name__)
+        return await run(work, *args)
+
+    monkeypatch.setattr(engine, "run", spied)
+    text = json.dumps(request(shape=[1, 100, 100, 3], data=[100] * 30_000)).encode()
+    for headers in ({}, {"inference-header-content-length": str(len(text))}):
+        assert ask("POST", URL, content=text, headers=headers).status_code == 200
+    assert ask("POST", URL, **binary(bytes(120_000), shape=[1, 200, 200, 3])).status_code == 200
+    assert ran == ["parse", "parse"]
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "999999", "9" * 40])
 def test_a_wrong_length_of_the_json_is_refused(ask: Ask, length: str) -> None:
     headers = {"inference-header-content-length": length}

@@ -19,12 +19,12 @@ from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.observe.record import Recorder
 from autodl_ray.serve.v2.about import model_config, model_metadata, repository_index, server_metadata, statistics
 from autodl_ray.serve.v2.answer import compressed, render_infer
-from autodl_ray.serve.v2.request import InferRequest, parse_infer
+from autodl_ray.serve.v2.request import InferRequest, json_size, parse_infer
 from autodl_ray.spec import ServeSpec
 
 __all__ = ["ProtocolV2"]
 
-_SMALL = 65_536  # bytes of a body that is parsed at once: a thread would cost more
+_SMALL = 65_536  # bytes of JSON that are parsed at once: a thread would cost more
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class ProtocolV2:
                 max_pictures=self.settings.max_pictures,
             )
 
-        return parse() if len(body) <= _SMALL or header_length else await self.behind.run(parse)
+        return parse() if json_size(body, header_length) <= _SMALL else await self.behind.run(parse)
 
     async def _answered(self, model: ServedModel, request: InferRequest) -> npt.NDArray[np.float32]:
         labels = (model.name, model.version)

@@ -17,7 +17,7 @@ from autodl_ray.serve.v2.tensors import (
     strings_of_json,
 )
 
-__all__ = ["INPUT", "OUTPUT", "InferRequest", "parse_infer"]
+__all__ = ["INPUT", "OUTPUT", "InferRequest", "json_size", "parse_infer"]
 
 INPUT, OUTPUT = "image", "probabilities"
 """Names of the one input and the one output of every model."""
@@ -65,7 +65,8 @@ def parse_infer(body: bytes, header_length: str, *, max_pixels: int, max_picture
     Raises:
         Refusal: 400 with the reason.
     """
-    text, tail = _split(body, header_length)
+    size = json_size(body, header_length)
+    text, tail = body[:size], memoryview(body)[size:]
     document = _json_object(text)
     parameters = _parameters(document, "the request")
     identifier = document.get("id")
@@ -91,16 +92,21 @@ def parse_infer(body: bytes, header_length: str, *, max_pixels: int, max_picture
     return InferRequest(identifier, pixels, (), classification, binary, timeout_s)
 
 
-def _split(body: bytes, header_length: str) -> tuple[bytes, memoryview]:
+def json_size(body: bytes, header_length: str) -> int:
+    """Return how many bytes of the body are JSON; see :func:`parse_infer`.
+
+    Raises:
+        Refusal: 400, the header is no such number.
+    """
     if not header_length:
-        return body, memoryview(b"")
+        return len(body)
     whole = header_length.isascii() and header_length.isdigit() and len(header_length) < 12
     require(
         whole and int(header_length) <= len(body),
         f"Inference-Header-Content-Length is the number of bytes of the JSON, 0 to {len(body)}, "
         f"got {one_line(header_length)}.",
     )
-    return body[: int(header_length)], memoryview(body)[int(header_length) :]
+    return int(header_length)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
