@@ -36,7 +36,7 @@ SHOP = {"origin": "https://shop.example"}
 
 
 def test_pages_of_named_origins_may_ask_and_read(engine: Engine) -> None:
-    ask = asker(create_app(engine, ServeSpec(cors_origins=("https://shop.example/",))))
+    ask = asker(create_app(engine, ServeSpec(cors_origins=("https://例え.example", "https://shop.example/"))))
     asked = {**SHOP, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     allowed = ask("OPTIONS", "/predict", headers=asked)
     assert allowed.status_code == 200

@@ -28,7 +28,7 @@ class Origins:
 
     def __init__(self, hosts: Sequence[str] | None, allowed: Sequence[str]) -> None:
         self._hosts = None if hosts is None else frozenset(hosts)
-        self._allowed = frozenset(origin.rstrip("/").encode("latin-1") for origin in allowed)
+        self._allowed = frozenset(origin.rstrip("/").encode() for origin in allowed)
 
     def check(self, call: Call) -> None:
         """Refuse foreign host names, and on loopback pages of foreign origins.

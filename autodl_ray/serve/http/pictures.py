@@ -111,7 +111,7 @@ async def _of_json(body: bytes, max_pictures: int, fetcher: Fetcher | None) -> P
     singles = [name for name in ("image", "url", "b64") if name in document]
     if len(lists) + len(singles) != 1:
         raise Refusal(400, 'The JSON has one of "image" (base64), "images" (a list of them), "url" and "instances".')
-    options = {name: value for name, value in document.items() if name in ("top_k", "heatmap", "parameters")}
+    options = {name: value for name, value in document.items() if name in ("top_k", "heatmap")}
     if singles:
         entry = document["image"] if singles == ["image"] else {singles[0]: document[singles[0]]}
         return Pictures((await _of_entry(entry, fetcher),), "one", options)

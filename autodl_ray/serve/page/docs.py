@@ -53,7 +53,7 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
     ]
     if rows:
         lines.append(f"<table>{''.join(rows)}</table>")
-    if method == "POST" and path.endswith(("predict", "/predict")):
+    if method == "POST" and path.endswith("predict"):
         ways = ("--data-binary @a.jpg", "-F file=@a.jpg -F file=@b.png")
         lines.append(f"<pre>{escape(chr(10).join(f'curl {way} URL{path}' for way in ways))}</pre>")
     lines += _examples("Sent", operation.get("requestBody", {}).get("content", {}))
