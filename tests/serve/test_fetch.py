@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ class Site(BaseHTTPRequestHandler):
             self._send(302, b"", location="http://169.254.169.254/latest/meta-data")
         elif self.path == "/round":
             self._send(301, b"", location="/round")
+        elif self.path == "/half":
+            self._send(200, bytes(45_000))
         elif self.path == "/large":
             self._send(200, bytes(200_000))
         elif self.path == "/slow":
@@ -113,6 +116,20 @@ def test_what_is_no_picture_within_reach_is_refused(site: ThreadingHTTPServer, p
     with pytest.raises(DatasetError) as refused:
         asyncio.run(fetcher(site).fetch(f"http://photos.example:{site.server_port}{path}"))
     assert why in str(refused.value)
+
+
+def test_the_pictures_of_a_request_have_one_cap_together(engine: Engine, site: ThreadingHTTPServer) -> None:
+    base = f"http://photos.example:{site.server_port}"
+    allowed = asker(create_app(engine, fetcher=fetcher(site)))
+    images = [{"url": f"{base}/half"}] * 4 + [{"b64": base64.b64encode(picture("red")).decode()}]
+    results = allowed("POST", "/predict", json={"images": images}).json()["results"]
+    assert all(result["status"] == 400 for result in results[:4])  # they are no pictures
+    fitting = [result for result in results[:4] if result["error"].startswith("This is not a picture.")]
+    assert len(fitting) <= 2
+    assert "The pictures at the addresses are too large." in "".join(result["error"] for result in results[:4])
+    assert results[4]["predictions"][0]["class"] == "red"
+    again = allowed("POST", "/predict", json={"url": f"{base}/half"})
+    assert error_of(again, 400).startswith("This is not a picture.")
 
 
 def test_a_slow_site_is_given_up(site: ThreadingHTTPServer) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -19,7 +20,7 @@ from autodl_ray.errors import DatasetError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Fetcher", "Resolve", "is_public"]
+__all__ = ["Fetcher", "Resolve", "Room", "is_public"]
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -30,11 +31,28 @@ _CARRIES_V4 = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:
 """IPv6 networks whose addresses stand for IPv4 ones (NAT64, 6to4, Teredo): they could stand for private ones."""
 
 
+@dataclass
+class Room:
+    """How many bytes the pictures of one request may still have together."""
+
+    left: int
+
+    def take(self, size: int) -> None:
+        """Take some of it.
+
+        Raises:
+            DatasetError: There is no more.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise DatasetError("The pictures at the addresses are too large.", accepted="what a request may have")
+
+
 class Fetcher:
     """Fetches pictures.
 
     Args:
-        max_bytes: Cap of a picture.
+        max_bytes: Cap of a picture, and of all pictures that share a :class:`Room`.
         timeout_s: Seconds for everything: look-up, redirects, body.
         reachable: Which addresses may be reached.
         ports: Which ports.
@@ -57,18 +75,27 @@ class Fetcher:
         self._resolve = resolve or _look_up
         self._client: httpx.AsyncClient | None = None
 
-    async def fetch(self, url: str) -> bytes:
+    def room(self) -> Room:
+        """Return the room for the pictures of one request."""
+        return Room(self._max_bytes)
+
+    async def fetch(self, url: str, room: Room | None = None) -> bytes:
         """Return the bytes at ``url``.
+
+        Args:
+            url: Of a picture.
+            room: Shared with other pictures; None: this one has its own.
 
         Raises:
             DatasetError: The address is not acceptable or not public, does not answer with a 200, or sends too much.
         """
         import httpx
 
+        room = room or self.room()
         try:
             async with asyncio.timeout(self._timeout_s):
                 for _ in range(_MAX_REDIRECTS + 1):
-                    body, moved = await self._once(url)
+                    body, moved = await self._once(url, room)
                     if moved is None:
                         return body
                     url = urljoin(url, moved)
@@ -78,7 +105,7 @@ class Fetcher:
             raise DatasetError("The picture could not be fetched.", seen=type(error).__name__) from error
         raise DatasetError("The address leads from one redirect to the next.", accepted=f"at most {_MAX_REDIRECTS}")
 
-    async def _once(self, url: str) -> tuple[bytes, str | None]:
+    async def _once(self, url: str, room: Room) -> tuple[bytes, str | None]:
         """Ask one address: the body, or where it has moved to."""
         parts, port = self._checked(url)
         host = str(parts.hostname)
@@ -94,11 +121,11 @@ class Fetcher:
                 return b"", response.headers["location"]
             if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
                 raise DatasetError("The address has no picture.", seen=f"HTTP status {response.status_code}")
-            return await self._read(response), None
+            return await self._read(response, room), None
         finally:
             await response.aclose()
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, room: Room) -> bytes:
         parts, size = [], 0
         async for part in response.aiter_raw():
             size += len(part)
@@ -106,6 +133,7 @@ class Fetcher:
                 raise DatasetError(
                     "The picture at the address is too large.", accepted=f"at most {self._max_bytes / 1e6:g} MB"
                 )
+            room.take(len(part))
             parts.append(part)
         return b"".join(parts)
 

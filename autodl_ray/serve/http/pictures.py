@@ -17,7 +17,7 @@ from autodl_ray.errors import DatasetError
 from autodl_ray.serve.answers import reason
 from autodl_ray.serve.http.answers import Refusal, one_line
 from autodl_ray.serve.http.calls import Call
-from autodl_ray.serve.http.fetch import Fetcher
+from autodl_ray.serve.http.fetch import Fetcher, Room
 
 __all__ = ["Picture", "Pictures", "read_pictures"]
 
@@ -118,7 +118,8 @@ async def _of_json(body: bytes, max_pictures: int, fetcher: Fetcher | None) -> P
     entries = document[lists[0]]
     if not isinstance(entries, list) or not 0 < len(entries) <= max_pictures:
         raise Refusal(400, f'"{lists[0]}" is a list of 1 to {max_pictures} pictures.')
-    items = await asyncio.gather(*(_of_entry(entry, fetcher) for entry in entries))
+    room = None if fetcher is None else fetcher.room()
+    items = await asyncio.gather(*(_of_entry(entry, fetcher, room) for entry in entries))
     return Pictures(tuple(items), "many" if lists == ["images"] else "instances", options)
 
 
@@ -132,12 +133,12 @@ def _object(body: bytes) -> dict[str, Any]:
     return document
 
 
-async def _of_entry(entry: Any, fetcher: Fetcher | None) -> Picture:
+async def _of_entry(entry: Any, fetcher: Fetcher | None, room: Room | None = None) -> Picture:
     """Return the picture that one entry stands for: base64, a data URL, ``{"b64": …}`` or ``{"url": …}``."""
     if isinstance(entry, dict) and len(entry) == 1:
         ((name, value),) = entry.items()
         if name == "url" and isinstance(value, str):
-            return await _fetched(value, fetcher)
+            return await _fetched(value, fetcher, room)
         entry = value if name == "b64" else _nested(value) if name in ("image_bytes", "image") else None
     if not isinstance(entry, str):
         return Picture(b"", fault='A picture in JSON is a base64 string, {"b64": …} or {"url": …}.')
@@ -153,10 +154,10 @@ def _nested(value: Any) -> Any:
     return value.get("b64") if isinstance(value, dict) else value
 
 
-async def _fetched(url: str, fetcher: Fetcher | None) -> Picture:
+async def _fetched(url: str, fetcher: Fetcher | None, room: Room | None) -> Picture:
     if fetcher is None:
         return Picture(b"", fault="This service fetches no addresses (it would with --allow-urls): send the picture.")
     try:
-        return Picture(await fetcher.fetch(url), url[:200])
+        return Picture(await fetcher.fetch(url, room), url[:200])
     except DatasetError as error:
         return Picture(b"", url[:200], reason(error))
