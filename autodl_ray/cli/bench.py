@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from autodl_ray.cli.console import Console, ConsoleProgress
-from autodl_ray.errors import DatasetError, InputError
+from autodl_ray.cli.pictures import pictures_below
+from autodl_ray.errors import InputError
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts.bundle import BundleInfo
@@ -24,7 +25,7 @@ _EDGE_SHARE = 0.2  # of the seconds
 
 def bench(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="Folder or zip of a bundle.", show_default=False)],
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures.  [default: noise of 640 x 480 px]", show_default=False)
     ] = None,
@@ -110,19 +111,12 @@ def _pictures(folder: Path | None) -> list[ImageArray]:
 
     import numpy as np
 
-    from autodl_ray.images import IMAGE_SUFFIXES, decode_image
+    from autodl_ray.images import decode_image
     from autodl_ray.seeding import rng_for
 
     if folder is None:
         return [rng_for(0, "bench", i).integers(0, 256, (*_SIZE, 3), dtype=np.uint8) for i in range(8)]
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not files:
-        raise DatasetError(
-            "There are no pictures in this folder.",
-            seen=str(folder),
-            accepted=f"files with {', '.join(IMAGE_SUFFIXES)}",
-        )
-    found = [decode_image(file.read_bytes()) for file in files[:_PICTURES]]
+    found = [decode_image(file.read_bytes()) for file in pictures_below(folder)[:_PICTURES]]
     shape = Counter(picture.shape for picture in found).most_common(1)[0][0]
     return [picture for picture in found if picture.shape == shape]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from autodl_ray.cli.console import Console
+from autodl_ray.cli.pictures import pictures_below
 
 if TYPE_CHECKING:
     from autodl_ray.images import ImageArray
@@ -62,23 +63,7 @@ def predict(
 
 def _pictures(files: Sequence[Path]) -> list[Path]:
     """Files as they are given, and of each folder the pictures below it, sorted."""
-    from autodl_ray.errors import DatasetError
-    from autodl_ray.images import IMAGE_SUFFIXES
-
-    found: list[Path] = []
-    for file in files:
-        if not file.is_dir():
-            found.append(file)
-            continue
-        inside = sorted(p for p in file.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not inside:
-            raise DatasetError(
-                "There are no pictures in this folder.",
-                seen=str(file),
-                accepted=f"files with {', '.join(IMAGE_SUFFIXES)}",
-            )
-        found += inside
-    return found
+    return [path for file in files for path in (pictures_below(file) if file.is_dir() else [file])]
 
 
 def _answers(predictor: Predictor, paths: Sequence[Path], k: int) -> list[dict[str, Any]]:
