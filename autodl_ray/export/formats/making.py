@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,14 +13,12 @@ from torch import nn
 from autodl_ray.artifacts import LearningSamples
 from autodl_ray.artifacts.bundle import WEIGHTS_FILE, FormatRecord
 from autodl_ray.errors import InputError, near_names
-from autodl_ray.export import layers, parity
 from autodl_ray.export.documents import LABELS_JSON, PREPROCESS_JSON, dump, labels_document, preprocess_document
+from autodl_ray.export.layers import explain_onnx
 from autodl_ray.export.onnx import frozen_copy
+from autodl_ray.export.parity import Checked, ParityRecord, Pictures, Probabilities, check_files, network_answers
 from autodl_ray.images import ImageArray, Preprocess
 from autodl_ray.models.classifier import save_weights
-
-if TYPE_CHECKING:
-    from autodl_ray.export.parity import Checked, ParityRecord
 
 __all__ = ["FORMATS", "FormatSource", "MadeFormat", "known_format", "make_format", "make_formats"]
 
@@ -77,9 +74,7 @@ def _torchscript(source: FormatSource, folder: Path) -> MadeFormat:
     path = folder / MODEL_TS
     path.write_bytes(to_torchscript(core, source.preprocess))
     _write_labels(source, folder)
-    checked = parity.Checked(
-        open_torchscript(path), lambda p: explain_torchscript(source.model, core, p, source.preprocess)
-    )
+    checked = Checked(open_torchscript(path), lambda p: explain_torchscript(source.model, core, p, source.preprocess))
     return MadeFormat(how, True, "preprocessing inside", checked)
 
 
@@ -88,7 +83,7 @@ def _openvino(source: FormatSource, folder: Path) -> MadeFormat:
 
     to_openvino(source.fp32, folder)
     _write_labels(source, folder)
-    checked = parity.Checked(
+    checked = Checked(
         open_openvino(folder / MODEL_XML),
         lambda p: explain_openvino(source.model, source.fp32, p, source.preprocess),
     )
@@ -100,13 +95,9 @@ def _tensorrt(source: FormatSource, folder: Path) -> MadeFormat:
 
     precisions = to_tensorrt(source.fp32, source.int8, source.preprocess, folder)
     _write_labels(source, folder)
-    checked = parity.Checked(open_core((folder / CORE).read_bytes(), source.preprocess), _explain_onnx(source))
+    checked = Checked(open_core((folder / CORE).read_bytes(), source.preprocess), _explain_onnx(source))
     note = f"build scripts for {', '.join(precisions)}; preprocessing outside, by preprocess.json; no engine was built"
-    int8 = (
-        parity.Checked(open_core((folder / CORE_INT8).read_bytes(), source.preprocess))
-        if "int8" in precisions
-        else None
-    )
+    int8 = Checked(open_core((folder / CORE_INT8).read_bytes(), source.preprocess)) if "int8" in precisions else None
     return MadeFormat("onnx without preprocessing", False, note, checked, int8)
 
 
@@ -122,14 +113,14 @@ def _safetensors(source: FormatSource, folder: Path) -> MadeFormat:
             value.zero_()
     again.load_state_dict(load_file(folder / WEIGHTS_FILE))
 
-    def run(batch: parity.Pictures) -> parity.Probabilities:
-        return parity.network_answers(again, list(batch), source.preprocess)
+    def run(batch: Pictures) -> Probabilities:
+        return network_answers(again, list(batch), source.preprocess)
 
-    return MadeFormat("state_dict", True, "preprocessing outside, by preprocess.json", parity.Checked(run))
+    return MadeFormat("state_dict", True, "preprocessing outside, by preprocess.json", Checked(run))
 
 
 def _explain_onnx(source: FormatSource) -> Callable[[ImageArray], str]:
-    return lambda picture: layers.explain_onnx(source.model, source.fp32, picture, source.preprocess)
+    return lambda picture: explain_onnx(source.model, source.fp32, picture, source.preprocess)
 
 
 def _write_labels(source: FormatSource, folder: Path) -> None:
@@ -197,7 +188,7 @@ def make_formats(
         (folder / name).mkdir(parents=True, exist_ok=True)
         made[name] = make_format(name, frozen, folder / name)
     quantized = {f"{name} int8": m.int8 for name, m in made.items() if m.int8 is not None}
-    found = parity.check_files(
+    found = check_files(
         frozen.model,
         {**{name: m.checked for name, m in made.items()}, **quantized},
         preprocess=frozen.preprocess,
