@@ -17,6 +17,7 @@ from autodl_ray.artifacts.bundle import BUNDLE_JSON, MODEL_FILES, WEIGHTS_FILE, 
 from autodl_ray.artifacts.manifest import MANIFEST, Manifest
 from autodl_ray.artifacts.smoke import SMOKE_JSON, smoke_document
 from autodl_ray.errors import BundleError, InputError
+from autodl_ray.export.placing import refuse_closed
 
 __all__ = ["RUNNER", "Packed", "pack"]
 
@@ -66,7 +67,7 @@ def pack(bundle: str | Path, target: Path, *, variant: Literal["auto", "fp32", "
 
     Raises:
         BundleError: The bundle is damaged or has no such variant.
-        InputError: The folder is there already and holds something, or has the name of the zip.
+        InputError: The folder is there already and holds something, has the name of the zip, or cannot be written.
     """
     artifact, info = open_bundle(bundle, verify=True)
     chosen: Variant = info.default_variant if variant == "auto" else variant
@@ -80,6 +81,7 @@ def pack(bundle: str | Path, target: Path, *, variant: Literal["auto", "fp32", "
         raise InputError("There is a folder of that name.", seen=str(target), hint="give another name.zip")
     if target.suffix.lower() != ".zip" and target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError("The folder is not empty.", seen=str(target), hint="give a new folder, or a name.zip")
+    refuse_closed(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".autodl-pack-", dir=target.parent) as staging:
         folder = Path(staging) / "pack"

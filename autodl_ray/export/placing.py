@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from autodl_ray.artifacts import ValSamples
 from autodl_ray.artifacts.smoke import smoke_pictures
 from autodl_ray.errors import InputError
 
-__all__ = ["made_samples", "place", "refuse_foreign"]
+__all__ = ["made_samples", "place", "refuse_closed", "refuse_foreign"]
 
 _OURS = "export.json"
 
@@ -21,14 +22,26 @@ def refuse_foreign(out: Path, names: Sequence[str]) -> None:
     """Look at the folders of the formats before anything is made.
 
     Raises:
-        InputError: One is there already and was not written by `autodl export`.
+        InputError: One is there already and was not written by `autodl export`, or nothing can be written there.
     """
     if out.is_file():
         raise InputError("There is a file of that name.", seen=str(out), accepted="a folder")
+    refuse_closed(out)
     for name in names:
         folder = out / name
         if folder.exists() and not (folder / _OURS).is_file() and (folder.is_file() or any(folder.iterdir())):
             raise InputError("The folder holds something else.", seen=str(folder), hint="give another one with --out")
+
+
+def refuse_closed(folder: Path) -> None:
+    """Look whether a folder can be made, where it is not there, and written.
+
+    Raises:
+        InputError: A file is in its way, or it belongs to somebody else.
+    """
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError("Nothing can be written there.", seen=str(folder), hint="give another one with --out")
 
 
 def place(made: Path, target: Path) -> None:

@@ -78,6 +78,8 @@ def test_what_export_refuses(bundle: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*")] == ["torchscript", "mine.txt"]
     with pytest.raises(InputError, match="There is a file of that name"):
         refuse_foreign(tmp_path / "torchscript" / "mine.txt", ["openvino"])
+    with pytest.raises(InputError, match="Nothing can be written there"):
+        refuse_foreign(tmp_path / "torchscript" / "mine.txt" / "out", ["openvino"])
     with pytest.raises(InputError, match="There is no such format") as caught:
         known_format("torchscrpt")
     assert "did you mean 'torchscript'" in str(caught.value)

@@ -110,6 +110,8 @@ def test_what_is_refused(bundle: Artifact, packed: Path, tmp_path: Path) -> None
     (tmp_path / "folder.zip").mkdir()
     with pytest.raises(InputError, match="There is a folder of that name"):
         pack(bundle.path, tmp_path / "folder.zip")
+    with pytest.raises(InputError, match="Nothing can be written there"):
+        pack(bundle.path, tmp_path / "full" / "mine.txt" / "deep" / "model.zip")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.zip", "full"]
 
 
