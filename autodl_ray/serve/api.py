@@ -63,8 +63,6 @@ def create_app(
     keys = keys or KeyRing()
     if fetcher is None and settings.allow_urls:
         fetcher = Fetcher(max_bytes=int(settings.max_body_mb * 1e6))
-    for model in behind.listing():
-        metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
     parts = (
         Predict(behind, settings, metrics, fetcher, recorder),
         ProtocolV2(behind, settings, metrics, recorder),

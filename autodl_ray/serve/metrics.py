@@ -63,7 +63,7 @@ SERIES: Mapping[str, Series] = {
     ),
     "autodl_drift_limit": Series("gauge", "Distance from which it is drift.", ("statistic", "model", "version")),
     "autodl_drifting": Series("gauge", "1 when a distance is at its limit or above.", ("model", "version")),
-    "autodl_model_info": Series("gauge", "Models that are served, 1 per replica.", ("model", "version", "dataset")),
+    "autodl_model_info": Series("gauge", "1 for every version that is served now.", ("model", "version", "dataset")),
 }
 """Every series by its name."""
 
@@ -112,11 +112,6 @@ class Metrics:
         key = (name, labels)
         with self._lock:
             self._mine.values[key] = self._mine.values.get(key, 0.0) + by
-
-    def put(self, name: str, value: float, labels: Labels = ()) -> None:
-        """Set a gauge."""
-        with self._lock:
-            self._mine.values[name, labels] = value
 
     def observe(self, name: str, value: float, labels: Labels = ()) -> None:
         """Enter a value into a histogram."""

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from autodl_ray.serve.client.retries import Retries
 from autodl_ray.serve.door.door import Door, DoorSettings
 from autodl_ray.serve.door.http import Limits
 from autodl_ray.serve.door.link import Link
-from autodl_ray.serve.engine import Engine
+from autodl_ray.serve.engine import Engine, NextModel, open_models
 from autodl_ray.serve.guard.origins import LOOPBACK_HOSTS
 from autodl_ray.serve.http.access import AccessLog
 from autodl_ray.serve.metrics import SERIES, Metrics
@@ -154,8 +155,6 @@ def series(text: str) -> dict[str, float]:
 def test_metrics_say_what_was_answered(bundle: Path) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
-    from autodl_ray.serve.engine import open_models
-
     metrics = Metrics()
     engine = Engine(open_models([("colours", bundle)], num_threads=1), metrics=metrics)
     ask = asker(create_app(engine, metrics=metrics))
@@ -179,6 +178,22 @@ def test_metrics_say_what_was_answered(bundle: Path) -> None:
     families = {family.name: family.type for family in text_string_to_metric_families(text)}
     assert {name.removesuffix("_total"): s.kind for name, s in SERIES.items()} == families
     assert "secret-path" not in text
+    engine.close()
+
+
+def test_metrics_name_the_versions_that_are_served_now(bundle: Path) -> None:
+    old, new = (replace(open_models([("colours", bundle)], num_threads=1)[0], version=v) for v in ("old", "new"))
+    engine = Engine([old])
+    ask = asker(create_app(engine, metrics=engine.metrics))
+
+    def told() -> list[str]:
+        return re.findall(r'autodl_model_info\{.*version="(\w+)"', ask("GET", "/metrics").text)
+
+    assert told() == ["old"]
+    engine.offer(NextModel(new, "r", share=0.5, shadow=0.0))
+    assert sorted(told()) == ["new", "old"]
+    engine.take_over(new)
+    assert told() == ["new"]
     engine.close()
 
 

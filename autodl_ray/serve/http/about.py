@@ -12,7 +12,7 @@ from autodl_ray.serve.answers import Answers, ServedModel
 from autodl_ray.serve.http.answers import Answer, Header, json_answer
 from autodl_ray.serve.http.calls import Call
 from autodl_ray.serve.http.routes import Route
-from autodl_ray.serve.metrics import Metrics
+from autodl_ray.serve.metrics import Metrics, Snapshot
 from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.page.docs import docs_page
 from autodl_ray.serve.page.openapi import openapi
@@ -77,13 +77,15 @@ class About:
 
     async def prometheus(self, call: Call) -> Answer:
         """Return the series of all replicas of this machine."""
-        for model in self.behind.listing():  # versions come while the service runs
-            self.metrics.put("autodl_model_info", 1, (model.name, model.version, model.dataset))
         text = await self.behind.run(self._text)
         return Answer(text.encode(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
     def _text(self) -> str:
-        return self.metrics.text(None if self.watch is None else self.watch.gauges(self.behind.listing()))
+        models = self.behind.listing()  # as they are now: versions come and go while the service runs
+        now = Snapshot() if self.watch is None else self.watch.gauges(models)
+        for model in models:
+            now.values["autodl_model_info", (model.name, model.version, model.dataset)] = 1
+        return self.metrics.text(now)
 
 
 def _described(model: ServedModel) -> dict[str, object]:
