@@ -214,11 +214,9 @@ def _changed(goal: Goal, bundles: list[tuple[str, str]], plan: dict[str, Any] | 
         known = next((m for m in goal.models if m.name == name), None)
         if known is None:
             goal = type(goal)(models=(*goal.models, ServedVersion(name=name, bundle=folder)))
-        elif folder == (known.next or (known.past or (known,))[-1]).bundle:
-            continue  # the newest version already
         elif plan is None:
             goal = goal.served_now(name, folder)
-        else:
+        elif folder != (known.next or (known.past or (known,))[-1]).bundle:  # else it is the newest version already
             goal = goal.with_next(name, next_version(folder, **plan))
     return goal
 

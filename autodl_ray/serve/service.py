@@ -245,6 +245,8 @@ def _bind(host: str, port: int) -> OSError | None:
             probe.listen(1)
     except OSError as error:
         return error
+    except UnicodeError as error:  # no name of a host at all
+        return socket.gaierror(socket.EAI_NONAME, str(error))
     return None
 
 

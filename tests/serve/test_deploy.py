@@ -145,6 +145,18 @@ def test_what_is_wrong_is_said(
         assert "does not answer" in run(capfd, "status", "--address", address, code=2)
 
 
+def test_a_version_on_its_way_in_answers_now_when_told_so(
+    dashboard: Dashboard, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(capfd, str(bundle))
+    new = make_bundle(tmp_path / "2", version="second000000")
+    for _ in range(2):
+        run(capfd, str(new))
+    assert (goal_of(dashboard).models[0].next.bundle, goal_of(dashboard).models[0].past) == (str(new), ())
+    run(capfd, str(new), "--now")
+    assert (goal_of(dashboard).models[0].bundle, goal_of(dashboard).models[0].next) == (str(new), None)
+
+
 def test_numbers_that_are_not_valid_are_said(
     dashboard: Dashboard, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

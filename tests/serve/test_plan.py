@@ -67,8 +67,9 @@ def test_a_port_in_use_is_named_with_the_next_free_one() -> None:
             check_port("127.0.0.1", port)
     assert found.value.hint is not None
     check_port("127.0.0.1", int(found.value.hint.rsplit(" ", 1)[1]))
-    with pytest.raises(InputError, match="not of this machine"):
-        check_port("203.0.113.7", 8000)
+    for host in ("203.0.113.7", "a" * 70 + ".example"):
+        with pytest.raises(InputError, match="not of this machine"):
+            check_port(host, 8000)
 
 
 def test_only_loopback_is_served_without_a_key(bundle: Path) -> None:
