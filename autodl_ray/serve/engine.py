@@ -12,34 +12,13 @@ import numpy as np
 
 from autodl_ray.errors import AutoDLError
 from autodl_ray.images import MAX_PIXELS, ImageArray, decode_image
-from autodl_ray.serve.answers import (
-    Answers,
-    Classifies,
-    Made,
-    Probabilities,
-    ServedModel,
-    UnknownModelError,
-    open_models,
-    reason,
-    select,
-)
+from autodl_ray.serve.answers import Made, Probabilities, ServedModel, open_models, select
 from autodl_ray.serve.batching import Batching, Lane, Lanes, choose_batching, measure_batches
 from autodl_ray.serve.metrics import Metrics
 from autodl_ray.serve.observe.watch import Watch
 from autodl_ray.serve.rollout import Seen, takes_new
-from autodl_ray.tasks.classification import top_k
 
-__all__ = [
-    "Answers",
-    "Classifies",
-    "Engine",
-    "NextModel",
-    "ServedModel",
-    "UnknownModelError",
-    "open_models",
-    "reason",
-    "select",
-]
+__all__ = ["Engine", "NextModel", "ServedModel", "open_models"]
 
 _T = TypeVar("_T")
 _WARM_UP_SIDE = 64  # px; every bundle takes any size
@@ -139,21 +118,9 @@ class Engine:
         answer: Probabilities = (await self._ask(model, data, 1))[0]
         return answer
 
-    async def classify(self, model: ServedModel, data: bytes, k: int) -> list[dict[str, object]]:
-        """Return the ``k`` likeliest classes of the picture in ``data``."""
-        return top_k(await self.scores(model, data), model.classes, k)
-
     async def probabilities(self, model: ServedModel, images: Sequence[ImageArray]) -> Probabilities:
         """Return (N, C) float32 probabilities for N decoded pictures."""
         return await self._ask(model, images, len(images))
-
-    async def decode(self, data: bytes) -> ImageArray:
-        """Decode a picture to (H, W, 3) uint8.
-
-        Raises:
-            DatasetError: The bytes are no usable picture.
-        """
-        return await self.run(self._decode, data)
 
     def warm_up(self) -> float:
         """Answer one grey picture with every model; returns the seconds it took."""
