@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,19 @@ class Reference:
                 "confidence": self.confidence.to_json(),
             },
         }
+
+    @classmethod
+    def read(cls, path: Path) -> Reference:
+        """Read the file.
+
+        Raises:
+            BundleError: It is damaged.
+        """
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{REFERENCE_JSON} is damaged.", seen=f"{type(error).__name__}: {error}") from error
+        return cls.from_json(document)
 
     @classmethod
     def from_json(cls, document: Any) -> Reference:

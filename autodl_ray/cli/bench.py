@@ -9,7 +9,7 @@ import typer
 
 from autodl_ray.cli.console import Console, ConsoleProgress
 from autodl_ray.cli.pictures import pictures_below
-from autodl_ray.errors import InputError
+from autodl_ray.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from autodl_ray.artifacts.bundle import BundleInfo
@@ -116,7 +116,13 @@ def _pictures(folder: Path | None) -> list[ImageArray]:
 
     if folder is None:
         return [rng_for(0, "bench", i).integers(0, 256, (*_SIZE, 3), dtype=np.uint8) for i in range(8)]
-    found = [decode_image(file.read_bytes()) for file in pictures_below(folder)[:_PICTURES]]
+    found = []
+    for file in pictures_below(folder)[:_PICTURES]:
+        try:
+            found.append(decode_image(file.read_bytes()))
+        except (DatasetError, OSError) as error:
+            seen = f"{file}: {error.what if isinstance(error, DatasetError) else error}"
+            raise InputError("A picture cannot be read.", seen=seen, hint="take it out of the folder") from error
     shape = Counter(picture.shape for picture in found).most_common(1)[0][0]
     return [picture for picture in found if picture.shape == shape]
 

@@ -79,6 +79,10 @@ def serve(
     from autodl_ray.serve.tls import Tls
 
     console: Console = context.obj
+    if record is None and (record_share is not None or record_max_mb is not None):
+        raise InputError(
+            "There is no folder to keep requests in.", seen="--record-share or --record-max-mb", hint="add --record DIR"
+        )
     wanted = {
         "host": host,
         "port": port,

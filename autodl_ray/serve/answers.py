@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +170,7 @@ def _reference(folder: str | Path, classes: int) -> Reference | None:
     artifact, _ = open_bundle(folder, verify=False)
     if REFERENCE_JSON not in artifact.manifest.files:
         return None
-    reference = Reference.from_json(json.loads(artifact.file(REFERENCE_JSON).read_text(encoding="utf-8")))
+    reference = Reference.read(artifact.file(REFERENCE_JSON))
     return reference if len(reference.classes) == classes else None
 
 

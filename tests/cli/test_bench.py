@@ -70,3 +70,10 @@ def test_a_folder_without_pictures(bundle: Path, tmp_path: Path) -> None:
     done = bench(bundle, "--images", tmp_path)
     assert done.returncode == 2
     assert "There are no pictures in this folder." in done.stderr
+
+
+def test_a_picture_that_is_none_is_named(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    done = bench(bundle, "--images", tmp_path)
+    assert done.returncode == 2
+    assert "broken.jpg: This is not a picture." in done.stderr

@@ -55,6 +55,7 @@ def test_damaged_bundles_and_open_hosts_are_refused_before_ray_starts(bundle: Pa
     assert "The API key is not usable." in refused(str(bundle), key="two words")
     assert "--num-replicas stands alone." in refused(str(bundle), "--num-replicas", "2", "--max-replicas", "3")
     assert "num_threads" in refused(str(bundle), "--num-threads", "0")
+    assert "add --record DIR" in refused(str(bundle), "--record-share", "0.5")
 
 
 @pytest.mark.ray

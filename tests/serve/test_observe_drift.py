@@ -155,12 +155,15 @@ def test_statistics_are_what_they_say() -> None:
     assert picture_statistics(stripes)[3] > 1
 
 
-def test_a_reference_survives_its_file_and_a_damaged_one_is_refused(reference: Reference) -> None:
+def test_a_reference_survives_its_file_and_a_damaged_one_is_refused(reference: Reference, tmp_path: Path) -> None:
     document = json.loads(json.dumps(reference.to_json()))
     assert Reference.from_json(document) == reference
     document["statistics"]["contrast"]["counts"] = [1]
     with pytest.raises(BundleError, match=r"reference\.json is damaged"):
         Reference.from_json(document)
+    (tmp_path / "reference.json").write_text('{"pictures": 3')
+    with pytest.raises(BundleError, match=r"reference\.json is damaged"):
+        Reference.read(tmp_path / "reference.json")
 
 
 @pytest.fixture(scope="module")
